@@ -1,0 +1,1 @@
+"""Storage formats of sparse weights: encode, decode, and the bits that each part takes."""

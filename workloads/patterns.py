@@ -1,0 +1,131 @@
+"""Mask patterns: the promise a pruned weight makes about where its nonzeros lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import InputError
+
+KINDS = ("dense", "unstructured", "n:m", "balanced", "block")
+SCOPES = ("pe", "pe-column")
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Where the nonzeros of a weight may lie.
+
+    ``n:m``: at most ``n`` of every ``m`` consecutive weights along ``axis`` are nonzero.
+    ``balanced``: rows interleaved over ``pe_count`` processing elements (row r on r % pe_count); every PE, or every
+    PE in every column (``scope`` "pe" or "pe-column"), keeps the same share of its weights, to within one weight.
+    ``block``: tiles of ``block`` (rows, columns) are kept or pruned whole.
+    """
+
+    kind: str = "unstructured"
+    n: int | None = None
+    m: int | None = None
+    axis: int | None = None
+    pe_count: int | None = None
+    scope: str | None = None
+    block: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        wanted = {"n:m": ("n", "m", "axis"), "balanced": ("pe_count", "scope"), "block": ("block",)}
+        if self.kind not in KINDS:
+            raise InputError(f"pattern kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
+        block: object = self.block
+        if isinstance(block, list):
+            object.__setattr__(self, "block", tuple(block))
+        for name in ("n", "m", "axis", "pe_count", "scope", "block"):
+            needed = name in wanted.get(self.kind, ())
+            if needed == (getattr(self, name) is None):
+                rule = "needs" if needed else "takes no"
+                raise InputError(f"pattern {self.kind} {rule} {name}, and has {getattr(self, name)!r}")
+        for name, value in (("n", self.n), ("m", self.m), ("axis", self.axis), ("pe_count", self.pe_count)):
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+                raise InputError(f"pattern {self.kind}: {name} must be a whole number, not {value!r}")
+        if (
+            self.n is not None
+            and self.m is not None
+            and self.axis is not None
+            and not (0 < self.n <= self.m and self.axis >= 0)
+        ):
+            raise InputError(f"pattern n:m needs 0 < n <= m and axis >= 0, not {self.n}:{self.m} on axis {self.axis}")
+        if self.pe_count is not None and (self.scope not in SCOPES or self.pe_count < 1):
+            raise InputError(
+                f"pattern balanced needs pe_count >= 1 and scope {' or '.join(SCOPES)}, "
+                f"not {self.pe_count!r} and {self.scope!r}"
+            )
+        if self.block is not None and not _is_tile(self.block):
+            raise InputError(f"pattern block needs two whole sides of at least 1, not {self.block!r}")
+
+    def check(self, kept: np.ndarray, where: str) -> None:
+        """Raise InputError, naming ``where`` and the place, unless the nonzeros of ``kept`` keep the pattern."""
+        if self.kind == "n:m":
+            self._check_nm(kept, where)
+        elif self.kind == "balanced":
+            self._check_balanced(kept, where)
+        elif self.kind == "block":
+            self._check_block(kept, where)
+
+    def _check_nm(self, kept: np.ndarray, where: str) -> None:
+        assert self.n is not None and self.m is not None and self.axis is not None
+        if self.axis >= kept.ndim or kept.shape[self.axis] % self.m:
+            raise InputError(
+                f"{where}: {self.n}:{self.m} groups must tile axis {self.axis} of the weight, "
+                f"whose shape is {kept.shape}"
+            )
+        lanes = np.moveaxis(kept != 0, self.axis, -1)
+        groups = lanes.reshape(*lanes.shape[:-1], -1, self.m).sum(axis=-1)
+        if (groups > self.n).any():
+            place = tuple(int(i) for i in np.argwhere(groups > self.n)[0])
+            raise InputError(
+                f"{where}: weight must keep {self.n}:{self.m} along axis {self.axis}, and group {place[-1]} "
+                f"of row {place[:-1]} has {groups[place]} nonzeros; prune it again"
+            )
+
+    def _check_balanced(self, kept: np.ndarray, where: str) -> None:
+        assert self.pe_count is not None
+        matrix = kept.reshape(kept.shape[0], -1) != 0
+        axis = 0 if self.scope == "pe-column" else None
+        slices = [matrix[pe :: self.pe_count] for pe in range(min(self.pe_count, len(matrix)))]
+        kept_of = np.array([s.sum(axis=axis) for s in slices])
+        size_of = np.array([np.full(s.shape[1], s.shape[0]) if axis == 0 else s.size for s in slices])
+        share = kept_of.sum() / matrix.size
+        # One weight of slack either way: a share of a PE's weights is seldom a whole number.
+        off = np.abs(kept_of - share * size_of) > 1 + 1e-9  # the share is rounded
+        if off.any():
+            place = tuple(int(i) for i in np.argwhere(off)[0])
+            raise InputError(
+                f"{where}: balanced over {self.pe_count} PEs, each {self.scope} must keep a share of {share:.4g} "
+                f"to within one weight, and {place} keeps {kept_of[place]} of {size_of[place]}; prune it again"
+            )
+
+    def _check_block(self, kept: np.ndarray, where: str) -> None:
+        assert self.block is not None
+        matrix = kept.reshape(kept.shape[0], -1) != 0
+        # A tile larger than the matrix covers what the matrix does.
+        tall, wide = (min(side, tile) for side, tile in zip(matrix.shape, self.block, strict=True))
+        rows, cols = -(-matrix.shape[0] // tall), -(-matrix.shape[1] // wide)
+        padded = np.zeros((rows * tall, cols * wide), bool)
+        padded[: matrix.shape[0], : matrix.shape[1]] = matrix
+        size = np.zeros_like(padded)
+        size[: matrix.shape[0], : matrix.shape[1]] = True
+        split = (rows, tall, cols, wide)
+        full, have = size.reshape(split).sum(axis=(1, 3)), padded.reshape(split).sum(axis=(1, 3))
+        torn = (have > 0) & (have < full)
+        if torn.any():
+            place = tuple(int(i) for i in np.argwhere(torn)[0])
+            raise InputError(
+                f"{where}: tiles of {self.block} must be kept or pruned whole, and tile {place} keeps "
+                f"{have[place]} of {full[place]} weights; give the mask, or prune it again"
+            )
+
+
+def _is_tile(block: object) -> bool:
+    return (
+        isinstance(block, tuple)
+        and len(block) == 2
+        and all(isinstance(side, int) and not isinstance(side, bool) and side >= 1 for side in block)
+    )
