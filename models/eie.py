@@ -1,0 +1,390 @@
+"""EIE: an array of processing elements that skip zero activations and walk compressed columns.
+
+Source: Han et al., "EIE: Efficient Inference Engine on Compressed Deep Neural Network", ISCA 2016 (arXiv 1602.01528v2).
+Where the paper is silent on a cycle, the timing is that of the authors' own simulator: an empty column costs a
+processing element one cycle, a full flag is seen one cycle late, and six cycles pass from the last entry's start to
+the end (pointer read, matrix read, four arithmetic stages).
+
+Two engines tell the same story. `events` runs one SimPy process a unit; `fast` solves the recurrences
+
+    u[j]    = max(u[j-1] + 1 + bubbles[j],  1 + max_i s[i, j-(depth-1)])     cycle in which activation j is broadcast
+    s[i, j] = max(u[j] + 1,  s[i, j-1] + max(1, entries[i, j-1]))            cycle in which PE i starts activation j
+    cycles  = 6 + the last cycle in which any PE starts an entry
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from ..simulator.result import LayerResult
+from ..workloads.formats import csc
+from ..workloads.formats.codebook import quantize
+from ..workloads.lowering import Product, lower
+from ..workloads.trace import Layer
+from .eie_timing import Account, Broadcasts, Encoded, Tally, Timing
+from .fixed_point import Datapath, format_for, largest
+from .matvec import Nonzeros, find_nonzeros, multiply, multiply_fixed
+
+if TYPE_CHECKING:
+    from ..simulator.machine import Machine
+    from ..simulator.memo import Memo
+    from ..simulator.timeline import Timeline
+
+ERT_BASE = "eie-45nm-event"  # which energies an Accelergy reference table replaces
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An EIE array. Capacities are those of one PE; exceeding one is a warning in the result, not an error.
+
+    ``pe_count``: processing elements. ``queue_depth``: ring slots of an activation queue, one of which stays empty.
+    ``index_bits``, ``code_bits``: an entry's run of zeros and its code. ``entries_per_row``: entries in one row of the
+    matrix SRAM. ``clock_hz``. ``spmat_bytes``, ``ptr_bytes``, ``act_sram_bytes``: SRAMs; ``pointer_bits``: a pointer.
+    ``act_registers``: words in each of the two activation register files. ``act_batches``: run vectors (in or out)
+    longer than pe_count x act_registers in batches through the activation SRAM, and charge its reads and writes.
+    ``weights``: "codebook" shares 2**code_bits - 1 values, "exact" keeps them all (timing is the same).
+    ``word_bits``: fixed-point words of weights, activations and accumulators. ``energy``: an energy table.
+    """
+
+    pe_count: int
+    queue_depth: int
+    index_bits: int
+    code_bits: int
+    entries_per_row: int
+    clock_hz: float
+    spmat_bytes: int
+    ptr_bytes: int
+    pointer_bits: int
+    act_registers: int
+    act_sram_bytes: int
+    act_batches: bool
+    weights: str
+    word_bits: int
+    energy: str
+
+    def __post_init__(self) -> None:
+        bounds = {
+            "pe_count": (1, 65536), "queue_depth": (2, 1 << 20), "index_bits": (2, 8), "code_bits": (1, 8),
+            "entries_per_row": (1, 1024), "spmat_bytes": (1, 1 << 40), "ptr_bytes": (1, 1 << 40), "pointer_bits": (1, 64),
+            "act_registers": (1, 1 << 30), "act_sram_bytes": (0, 1 << 40), "word_bits": (2, 24),
+        }  # fmt: skip
+        for name, (least, greatest) in bounds.items():
+            value = getattr(self, name)
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, not {value}")
+            if value > greatest:
+                raise ValueError(f"{name} must be at most {greatest}, not {value}")
+        if not 0 < self.clock_hz < float("inf"):
+            raise ValueError(f"clock_hz must be above 0 and finite, not {self.clock_hz}")
+        if self.weights not in ("codebook", "exact"):
+            raise ValueError(f"weights must be codebook or exact, not {self.weights!r}")
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """What one run of the array works on: part of a product, a bias being the matrix's last column.
+
+    ``outputs`` are the rows of the product that it adds to. ``loads`` and ``stores`` are the words that move between
+    activation SRAM and registers before and after each run; 0 unless activations are batched.
+    """
+
+    matrix: np.ndarray
+    codebook: np.ndarray | None
+    vectors: np.ndarray
+    has_bias: bool
+    outputs: slice
+    loads: int = 0
+    stores: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Workload:
+    """A layer as given and as the machine stores it, both as matrix-vector products."""
+
+    given: Sequence[Product]
+    stored: Sequence[Product]
+
+    @classmethod
+    def of(cls, layer: Layer, config: Config) -> Workload:
+        """Return the workload that ``layer`` makes for a machine of ``config``."""
+        given = lower(layer)
+        shared = share_weights(layer, config)
+        return cls(given, given if shared is layer else lower(shared))
+
+
+def fast(machine: Machine, layer: Layer, memo: Memo) -> LayerResult:
+    """Return what ``layer`` costs on ``machine``, by the recurrences; the cost grows with broadcasts x PEs."""
+    config: Config = machine.config
+    pe_count = config.pe_count
+    account = Account.of(pe_count)
+    stored, pointers = np.zeros(pe_count, np.int64), 0
+    stored_as = (layer, config.weights, config.code_bits)
+    workload = memo(stored_as, lambda: Workload.of(layer, config))
+    batch = _batch(config)
+    for tile in memo((*stored_as, "tiles", batch), lambda: tiles(workload, batch)):
+        counted = (tile, pe_count, config.index_bits)
+        encoded = memo(counted, partial(Encoded.of, tile.matrix, pe_count, config.index_bits))
+        broadcasts = memo((tile, pe_count), partial(Broadcasts.of, tile.vectors, tile.has_bias, pe_count))
+        width = config.entries_per_row
+        tally = memo((*counted, width), partial(Tally.of, encoded, broadcasts, width))
+        timing = Timing.of(encoded.counts.entries, broadcasts, config.queue_depth)
+        account.add(tally, timing, broadcasts, tile.vectors, tile.loads, tile.stores)
+        stored += encoded.pointers[-1]
+        pointers += len(encoded.pointers)
+    output, arithmetic = memo((*stored_as, config.word_bits), lambda: _compute(workload, config))
+    return _result(machine, layer, account, stored, pointers, output, arithmetic)
+
+
+def events(machine: Machine, layer: Layer, timeline: Timeline | None = None) -> LayerResult:
+    """Return what ``layer`` costs on ``machine``, by stepping the units of `gossamer.models.eie_units`.
+
+    ``timeline``, where given, is told what every unit does, run after run.
+    """
+    from .eie_units import run
+
+    config: Config = machine.config
+    account = Account.of(config.pe_count)
+    stored, pointers = np.zeros(config.pe_count, np.int64), 0
+    workload = Workload.of(layer, config)
+    datapath, reference = _datapath(workload, config)
+    words = np.zeros(reference.shape, np.int64)
+    saturated = 0
+    for tile in tiles(workload, _batch(config)):
+        encoded = csc.encode(tile.matrix, config.pe_count, config.index_bits)
+        stored += np.diff(encoded.starts)
+        pointers += encoded.pointers.shape[1]
+        for vector, accumulators in zip(tile.vectors, words[:, tile.outputs], strict=True):
+            saturated += run(account, config, tile, encoded, vector, datapath, accumulators, timeline)
+    output, arithmetic = _judge(datapath, words, saturated, reference)
+    return _result(machine, layer, account, stored, pointers, output, arithmetic)
+
+
+def area_mm2(machine: Machine) -> float | None:
+    """Return the area of the array in square millimetres, None where its energy table lists none."""
+    return None if machine.energy is None else machine.energy.area_mm2(units(machine.config))
+
+
+def units(config: Config) -> dict[str, int]:
+    """Return how many of each unit the machine has; the leading-nonzero detectors form a quadtree over the PEs."""
+    nodes, width = 0, config.pe_count
+    while width > 1:
+        width = -(-width // 4)
+        nodes += width
+    return {"pe": config.pe_count, "lnzd_node": nodes}
+
+
+def share_weights(layer: Layer, config: Config) -> Layer:
+    """Return ``layer`` as the machine stores it: with a codebook that its codes can address, or with exact weights."""
+    bias = layer.bias
+    if layer.codebook is not None and layer.bias_codes is not None:
+        bias = layer.codebook[layer.bias_codes]
+    if config.weights == "exact":
+        if layer.codes is None:
+            return layer
+        return Layer(
+            name=layer.name,
+            op=layer.op,
+            inputs=layer.inputs,
+            weight=layer.weight,
+            bias=bias,
+            attributes=layer.attributes,
+        )
+    if layer.codebook is not None and len(layer.codebook) <= 1 << config.code_bits:
+        return layer
+    shared = quantize(layer.weight, bias, config.code_bits)
+    # Sharing may add no promise that the mask did not keep, and 0 stays 0: pattern and mask need no second check.
+    return Layer(
+        name=layer.name,
+        op=layer.op,
+        inputs=layer.inputs,
+        codes=shared.codes,
+        bias_codes=shared.bias_codes,
+        codebook=shared.codebook,
+        attributes=layer.attributes,
+    )
+
+
+def tiles(workload: Workload, batch: int | None) -> tuple[Tile, ...]:
+    """Return the runs that a layer takes: one a product, or several where activations run in batches of ``batch``.
+
+    Batches of columns add to the same accumulators one after another, then the next batch of rows begins (Han et al.,
+    section IV: a longer vector is worked off in batches).
+    """
+    made = []
+    first_row = 0
+    for product in workload.stored:
+        rows, cols = product.kept.shape
+        if batch is None or max(rows, cols) <= batch:
+            outputs = slice(first_row, first_row + rows)
+            has_bias = product.bias is not None
+            made.append(Tile(product.with_bias, product.codebook, product.vectors, has_bias, outputs))
+        else:
+            for r in range(0, rows, batch):
+                below = min(r + batch, rows)
+                for c in range(0, cols, batch):
+                    after = min(c + batch, cols)
+                    has_bias = after == cols and product.bias is not None
+                    part = product.with_bias[r:below, c : after + has_bias]
+                    made.append(
+                        Tile(
+                            matrix=np.ascontiguousarray(part),
+                            codebook=product.codebook,
+                            vectors=np.ascontiguousarray(product.vectors[:, c:after]),
+                            has_bias=has_bias,
+                            outputs=slice(first_row + r, first_row + below),
+                            loads=after - c,
+                            stores=below - r if after == cols else 0,
+                        )
+                    )
+        first_row += rows
+    return tuple(made)
+
+
+def _batch(config: Config) -> int | None:
+    return config.pe_count * config.act_registers if config.act_batches else None
+
+
+def _datapath(workload: Workload, config: Config) -> tuple[Datapath, np.ndarray]:
+    """Return the number formats that suit a layer, and its exact output, (vectors, out) in float64.
+
+    Each tensor gets the finest step in which its largest value fits, and the accumulators the finest in which the
+    largest sum on the way to an exact output does: formats are fixed in advance, on the data they are meant for.
+    """
+    exact = [multiply(p.with_bias, p.codebook, _nonzeros(p)) for p in workload.given]
+    reference = _side_by_side([out for out, _ in exact])
+    weights = [p.with_bias if p.codebook is None else p.codebook for p in workload.stored]
+    # A bias is fed with the activation 1.0, which must fit the activations' format.
+    unit = 1.0 if any(p.bias is not None for p in workload.given) else 0.0
+    bits = config.word_bits
+    return Datapath(
+        weights=format_for(max(map(largest, weights)), bits),
+        activations=format_for(max(unit, *(largest(p.vectors) for p in workload.given)), bits),
+        accumulators=format_for(max(peak for _, peak in exact), bits),
+    ), reference
+
+
+def _compute(workload: Workload, config: Config) -> tuple[np.ndarray, dict[str, float]]:
+    """Return the output values that the hardware's arithmetic gives, and how far they are from float64."""
+    datapath, reference = _datapath(workload, config)
+    words, saturated = [], 0
+    for product in workload.stored:
+        out, clipped = multiply_fixed(product.with_bias, product.codebook, _nonzeros(product), datapath)
+        words.append(out)
+        saturated += clipped
+    return _judge(datapath, _side_by_side(words), saturated, reference)
+
+
+def _nonzeros(product: Product) -> Nonzeros:
+    return find_nonzeros(product.vectors, product.bias is not None)
+
+
+def _side_by_side(parts: list[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+def _judge(
+    datapath: Datapath, words: np.ndarray, saturated: int, reference: np.ndarray
+) -> tuple[np.ndarray, dict[str, float]]:
+    output = datapath.accumulators.to_values(words)
+    error = output - reference
+    return output, {
+        "max_abs_error": float(np.abs(error).max(initial=0.0)),
+        "rms_error": float(np.sqrt(np.mean(error**2))) if error.size else 0.0,
+        "max_abs_reference": float(np.abs(reference).max(initial=0.0)),
+        "rms_reference": float(np.sqrt(np.mean(reference**2))) if reference.size else 0.0,
+        "same_argmax": float(np.mean(output.argmax(axis=1) == reference.argmax(axis=1))) if error.size else 1.0,
+        "saturated": saturated,
+        "weight_fraction_bits": datapath.weights.fraction_bits,
+        "activation_fraction_bits": datapath.activations.fraction_bits,
+        "output_fraction_bits": datapath.accumulators.fraction_bits,
+    }
+
+
+def _result(
+    machine: Machine,
+    layer: Layer,
+    account: Account,
+    stored: np.ndarray,
+    pointers: int,
+    output: np.ndarray,
+    arithmetic: dict[str, float],
+) -> LayerResult:
+    """Return the layer's figures from its account; ``stored`` entries and ``pointers`` are those that a PE holds."""
+    config: Config = machine.config
+    counts, cycles, pe_count = account.counts, account.cycles, config.pe_count
+    area = pe_count * cycles
+    idle = int(account.pe["starved"].sum() + account.pe["drained"].sum())
+    storage = csc.storage_bits(
+        int(stored.sum()), pointers, pe_count, config.code_bits, config.index_bits, config.pointer_bits
+    )
+    storage["codebook"] = (1 << config.code_bits) * config.word_bits if config.weights == "codebook" else 0
+    row_bytes = config.entries_per_row * (config.code_bits + config.index_bits) / 8
+    result = LayerResult(
+        name=layer.name,
+        op=layer.op,
+        shape=layer.shape,
+        samples=len(layer.inputs),
+        vectors=len(output),
+        cycles=cycles,
+        latency_s=cycles / config.clock_hz,
+        theoretical_cycles=counts["entries"] / pe_count,
+        macs=counts["macs"],
+        utilization=counts["macs"] / area if area else 0.0,
+        load_balance=1 - idle / area if area else 1.0,
+        cycles_by_cause={
+            "pe": {cause: int(of_pe.sum()) for cause, of_pe in account.pe.items()},
+            "broadcaster": dict(account.broadcaster),
+        },
+        cycles_per_unit={"pe": {cause: of_pe.tolist() for cause, of_pe in account.pe.items()}},
+        counts=dict(counts),
+        energy_j=None if machine.energy is None else machine.energy.energy(cycles, units(config), counts),
+        traffic_bytes={
+            "spmat_sram": int(counts["spmat_reads"] * row_bytes),
+            "ptr_sram": counts["ptr_reads"] * 2 * config.pointer_bits // 8,
+            "activations": (counts["act_reads"] + counts["act_writes"]) * config.word_bits // 8,
+        },
+        storage_bits=storage,
+        arithmetic=dict(arithmetic),
+        warnings=_warnings(layer, config, stored, pointers),
+    )
+    return result.with_output(output)
+
+
+def _warnings(layer: Layer, config: Config, stored: np.ndarray, pointers: int) -> list[str]:
+    """Return a sentence for each memory that the layer does not fit."""
+    warnings = []
+    rows, columns = layer.shape[0], int(np.prod(layer.shape[1:]))
+    fullest = int(stored.max(initial=0))
+    need = -(-fullest * (config.code_bits + config.index_bits) // 8)
+    if need > config.spmat_bytes:
+        warnings.append(
+            f"Spmat SRAM: PE {int(stored.argmax())} stores {need} bytes of entries, and has {config.spmat_bytes}"
+        )
+    if fullest >= 1 << config.pointer_bits:
+        warnings.append(
+            f"pointers: {config.pointer_bits} bits address {1 << config.pointer_bits} entries, and "
+            f"PE {int(stored.argmax())} stores {fullest}"
+        )
+    need = -(-pointers * config.pointer_bits // 8)
+    if need > config.ptr_bytes:
+        warnings.append(
+            f"Ptr SRAM: {pointers} pointers (columns + 1) take {need} bytes a PE, and it has {config.ptr_bytes}"
+        )
+    if not config.act_batches:
+        for what, length in (("accumulators", rows), ("activation registers", columns)):
+            each = -(-length // config.pe_count)
+            if each > config.act_registers:
+                warnings.append(
+                    f"{what}: a vector of {length} takes {each} a PE, which has {config.act_registers}; "
+                    "set act_batches to run it in batches through the activation SRAM, cycles charged"
+                )
+    words = max(-(-rows // config.pe_count), -(-columns // config.pe_count))
+    if words * config.word_bits > config.act_sram_bytes * 8 and words > config.act_registers:
+        need = -(-words * config.word_bits // 8)
+        warnings.append(f"Act SRAM: {words} activations a PE take {need} bytes, and it has {config.act_sram_bytes}")
+    return warnings

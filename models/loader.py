@@ -1,0 +1,191 @@
+"""Machines by name or from a file: TOML in, a checked `Machine` out."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import tomllib
+from dataclasses import replace
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..simulator.energy import EnergyTable, read_energy_table
+from ..simulator.machine import Machine
+from ..workloads.errors import InputError
+
+_HEAD = ("model", "base", "description", "sources")
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
+
+
+def list_machines() -> dict[str, str]:
+    """Return the bundled machines: name and description, by name."""
+    folder = resources.files(__package__) / "configs"
+    names = sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return {name: str(_read(folder / f"{name}.toml", name).get("description", "")) for name in names}
+
+
+def list_energy_tables() -> list[str]:
+    """Return the names of the bundled energy tables."""
+    folder = resources.files(__package__) / "energy"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def load_machine(source: str | Path, **overrides: Any) -> Machine:
+    """Return the machine that ``source`` names: a bundled configuration, or the path of a TOML file.
+
+    ``overrides`` replace fields of its Config. Raises InputError naming the file, the rule, the value and the remedy
+    for a missing file, an unknown key or model, or a value of the wrong kind or out of range.
+    """
+    settings, where = _settings(str(source), ())
+    model = settings.pop("model", None)
+    config_type = _config_type(model, where)
+    known = {field.name for field in msgspec.structs.fields(config_type)}
+    sources = settings.pop("sources", {})
+    settings.pop("description", None)
+    if not isinstance(sources, dict):
+        raise InputError(f"{where}: sources must be a table of strings, not {sources!r}")
+    for key in (*sources, *settings):
+        if key not in known:
+            raise InputError(_unknown_key(where, key, model, known))
+    config = _config(settings, config_type, where)
+    table = _energy_table(config, _module_name(model), where)
+    machine = Machine(name=_stem(where), model=model, module=_module_name(model), config=config, energy=table)
+    return vary(machine, **overrides) if overrides else machine
+
+
+def vary(machine: Machine, **overrides: Any) -> Machine:
+    """Return ``machine`` with fields of its Config replaced; errors are those of `load_machine`."""
+    config_type = type(machine.config)
+    known = {field.name for field in msgspec.structs.fields(config_type)}
+    for key in overrides:
+        if key not in known:
+            raise InputError(_unknown_key(machine.name, key, machine.model, known))
+    settings = {**msgspec.structs.asdict(machine.config), **overrides}
+    config = _config(settings, config_type, machine.name)
+    table = machine.energy
+    if getattr(config, "energy", None) != getattr(machine.config, "energy", None):
+        table = _energy_table(config, machine.module, machine.name)
+    return replace(machine, config=config, energy=table)
+
+
+def _config(settings: dict[str, Any], config_type: type[msgspec.Struct], where: str) -> Any:
+    kinds = {field.name: field.type for field in msgspec.structs.fields(config_type)}
+    for key, value in settings.items():
+        _check_kind(where, key, value, kinds[key])
+    try:
+        return msgspec.convert(settings, config_type)
+    except msgspec.ValidationError as error:
+        # A rule of the Config arrives as msgspec's wrapping of its message; a missing field as msgspec's own.
+        message = str(error).split(" - at `$")[0].replace("Object missing required field", "missing key")
+        raise InputError(f"{where}: {message}") from None
+
+
+def _settings(source: str, chain: tuple[str, ...]) -> tuple[dict[str, Any], str]:
+    """Return the keys of a configuration over those of its base, and the words that name it in errors."""
+    if source in chain:
+        raise InputError(f"{source}: a base must not lead back to itself, and {' -> '.join((*chain, source))} does")
+    bundled = resources.files(__package__) / "configs"
+    if source.endswith(".toml") or "/" in source or "\\" in source:
+        path: Any = Path(source)
+    else:
+        path = bundled / f"{source}.toml"
+        if not path.is_file():
+            names = list_machines()
+            raise InputError(
+                f"unknown machine {source!r}{_nearest(source, names)}; "
+                f"known: {', '.join(names)}, or the path of a .toml"
+            )
+    settings = _read(path, source)
+    base = settings.pop("base", None)
+    if base is None:
+        return settings, source
+    if not isinstance(base, str):
+        raise InputError(f"{source}: base must be a string, not {base!r}")
+    if base.endswith(".toml") and not Path(base).is_absolute() and isinstance(path, Path):
+        base = str(path.parent / base)
+    under, _ = _settings(base, (*chain, source))
+    merged = under | settings
+    if isinstance(under.get("sources"), dict) and isinstance(settings.get("sources"), dict):
+        merged["sources"] = under["sources"] | settings["sources"]
+    return merged, source
+
+
+def _read(path: Any, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"{where}: a machine file must be readable, and: {error.strerror}; check the path") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{where}: a machine file must be TOML: {error}") from None
+
+
+@cache
+def _models() -> dict[str, str]:
+    """Return the modules beside this one that have a bundled configuration: model name and full module name."""
+    folder = resources.files(__package__) / "configs"
+    models = {_read(entry, entry.name).get("model") for entry in folder.iterdir() if entry.name.endswith(".toml")}
+    return {str(model): f"{__package__}.{model}" for model in sorted(m for m in models if m)}
+
+
+def _module_name(model: str) -> str:
+    return f"{__package__}.{model}"
+
+
+def _config_type(model: Any, where: str) -> type[msgspec.Struct]:
+    known = _models()
+    if not isinstance(model, str) or not (model in known or _is_model(model)):
+        raise InputError(f"{where}: unknown model {model!r}{_nearest(str(model), known)}; known: {', '.join(known)}")
+    config_type: type[msgspec.Struct] = importlib.import_module(_module_name(model)).Config
+    return config_type
+
+
+def _is_model(model: str) -> bool:
+    """Tell whether a module beside this one is a model, though no bundled configuration uses it yet."""
+    if not model.isidentifier() or not (resources.files(__package__) / f"{model}.py").is_file():
+        return False
+    module = importlib.import_module(_module_name(model))
+    return all(hasattr(module, name) for name in ("Config", "fast", "events"))
+
+
+def _check_kind(where: str, key: str, value: Any, kind: Any) -> None:
+    fits = isinstance(value, kind) or (kind is float and isinstance(value, int))
+    if kind in _KINDS and (not fits or (isinstance(value, bool) and kind is not bool)):
+        raise InputError(f"{where}: {key} must be {_KINDS[kind]}, not {value!r}")
+
+
+def _energy_table(config: Any, module: str, where: str) -> EnergyTable | None:
+    name = getattr(config, "energy", "")
+    if not name:
+        return None
+    bundled = resources.files(__package__) / "energy" / f"{name}.toml"
+    if not name.endswith((".toml", ".yaml", ".yml")):
+        if not bundled.is_file():
+            known = list_energy_tables()
+            raise InputError(
+                f"{where}: unknown energy table {name!r}{_nearest(name, known)}; known: {', '.join(known)}, "
+                "or the path of a .toml or of an Accelergy .yaml"
+            )
+        with resources.as_file(bundled) as path:
+            return read_energy_table(path)
+    if name.endswith(".toml"):
+        return read_energy_table(Path(name))
+    base = resources.files(__package__) / "energy" / f"{importlib.import_module(module).ERT_BASE}.toml"
+    with resources.as_file(base) as path:
+        return read_energy_table(Path(name), base=read_energy_table(path))
+
+
+def _unknown_key(where: str, key: str, model: str, known: set[str]) -> str:
+    return f"{where}: unknown key {key!r}{_nearest(key, known)}; model {model} knows {', '.join(sorted(known))}"
+
+
+def _nearest(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _stem(source: str) -> str:
+    return Path(source).stem if source.endswith(".toml") else source

@@ -1,0 +1,304 @@
+"""A dense baseline: a weight-stationary systolic array, which skips nothing.
+
+For a product of M vectors with an (N, K) weight on R rows x C columns: the weight is cut into ceil(K/R) x ceil(N/C)
+tiles. A tile is shifted in from the top, a row a cycle (R cycles); then a vector enters a cycle (M), each row one cycle
+after the row above, inputs moving right and partial sums down; the last sum leaves the last column after another
+R + C - 2. Tiles follow one another without overlap, and time runs from the clock edge that takes in the first row of
+weights to the one that takes out the last sum:
+
+    compute cycles = ceil(K/R) * ceil(N/C) * (2R + C + M - 2) - 1
+
+Column tiles are the outer loop, tiles along K the inner one. Words between SRAMs and array: each weight once a product
+(and each bias, the first partial sum of its column), K*N; inputs once a column tile, M*K*ceil(N/C); partial sums are
+written once a tile along K, M*N*ceil(K/R), and read back for each but the first. Words between DRAM and SRAMs: weights
+once; inputs once, or once a column tile where they exceed their SRAM (of a convolution the input itself is moved, not
+its patches: the SRAM that streams it is taken to hold the rows under the kernel); outputs once, or, where the sums of a
+column tile exceed their SRAM, written once a tile along K and read back for each but the first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from ..simulator.result import LayerResult
+from ..workloads.lowering import Product, lower
+
+if TYPE_CHECKING:
+    from ..simulator.machine import Machine
+    from ..simulator.memo import Memo
+    from ..simulator.result import Energy
+    from ..simulator.timeline import Timeline
+    from ..workloads.trace import Layer
+
+CAUSES = ("load", "compute", "fill_drain", "memory")
+SRAMS = ("ifmap", "filter", "ofmap")
+COUNTS = (
+    "macs", "register_reads", *(f"{sram}_sram_{act}" for sram in SRAMS for act in ("reads", "writes")),
+    "dram_reads", "dram_writes",
+)  # fmt: skip
+ERT_BASE = "systolic-45nm-event"  # which energies an Accelergy reference table replaces
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A weight-stationary array. Values are computed in float32; ``word_bytes`` sets what they take to keep and move.
+
+    ``rows``: along the reduction. ``columns``: along the outputs. ``clock_hz``. ``word_bytes``: of weights, inputs and
+    partial sums. ``ifmap_sram_bytes``, ``filter_sram_bytes``, ``ofmap_sram_bytes``: capacities. ``batch_size``: samples
+    whose vectors pass the array together, 0 for all of them; the next ones begin when they are done, with weights
+    loaded again.
+    ``dram_bandwidth_bytes_per_s``. ``dram_bounds_latency``: a pass takes as long as its DRAM traffic where that is
+    longer (everything is prefetched, double-buffered); else DRAM costs energy, not time. ``energy``: an energy table.
+    """
+
+    rows: int
+    columns: int
+    clock_hz: float
+    word_bytes: int
+    ifmap_sram_bytes: int
+    filter_sram_bytes: int
+    ofmap_sram_bytes: int
+    batch_size: int
+    dram_bandwidth_bytes_per_s: float
+    dram_bounds_latency: bool
+    energy: str
+
+    def __post_init__(self) -> None:
+        bounds = {
+            "rows": 65536, "columns": 65536, "word_bytes": 8, "ifmap_sram_bytes": 1 << 50,
+            "filter_sram_bytes": 1 << 50, "ofmap_sram_bytes": 1 << 50, "batch_size": 1 << 30,
+        }  # fmt: skip
+        for name, greatest in bounds.items():
+            value = getattr(self, name)
+            least = 0 if name == "batch_size" else 1
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, not {value}")
+            if value > greatest:
+                raise ValueError(f"{name} must be at most {greatest}, not {value}")
+        for name in ("clock_hz", "dram_bandwidth_bytes_per_s"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} must be above 0 and finite, not {value}")
+
+
+@dataclass(frozen=True)
+class Gemm:
+    """One product in one pass: ``vectors`` (M) of ``depth`` (K) to ``outputs`` (N), from ``input_words`` in DRAM."""
+
+    vectors: int
+    depth: int
+    outputs: int
+    input_words: int
+    has_bias: bool
+
+    def row_tiles(self, config: Config) -> int:
+        """Return how many tiles lie along the reduction."""
+        return -(-self.depth // config.rows)
+
+    def column_tiles(self, config: Config) -> int:
+        """Return how many tiles lie along the outputs."""
+        return -(-self.outputs // config.columns)
+
+    def inputs_fit(self, config: Config) -> bool:
+        """Tell whether the inputs stay in their SRAM from one column tile to the next."""
+        return self.input_words * config.word_bytes <= config.ifmap_sram_bytes
+
+    def sums_fit(self, config: Config) -> bool:
+        """Tell whether the partial sums of a column tile stay in their SRAM from one tile along K to the next."""
+        words = self.vectors * min(self.outputs, config.columns)
+        return self.row_tiles(config) == 1 or words * config.word_bytes <= config.ofmap_sram_bytes
+
+
+@dataclass
+class Account:
+    """A layer's figures, added up pass by pass."""
+
+    causes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CAUSES, 0))
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
+
+    @property
+    def cycles(self) -> int:
+        """Return the cycles of all passes."""
+        return sum(self.causes.values())
+
+    def add(self, other: Account, times: int) -> None:
+        """Add the figures of ``other``, ``times`` over."""
+        for mine, theirs in ((self.causes, other.causes), (self.counts, other.counts)):
+            for name, value in theirs.items():
+                mine[name] += times * value
+
+    def count(self, **words: int) -> None:
+        """Add ``words`` to the counts of these names."""
+        for name, value in words.items():
+            self.counts[name] += value
+
+
+def fast(machine: Machine, layer: Layer, memo: Memo) -> LayerResult:
+    """Return what ``layer`` costs on ``machine``, by the formulas above."""
+    config: Config = machine.config
+    products = memo((layer, "lowered"), lambda: lower(layer))
+    output = memo((layer, "dense output"), lambda: _multiply(products))
+    account = Account()
+    for samples, times in Counter(len(samples) for samples in passes(layer, config)).items():
+        alike = Account()
+        _book_pass(alike, config, gemms(layer, products, samples))
+        account.add(alike, times)
+    return _result(machine, layer, products, account, output)
+
+
+def events(machine: Machine, layer: Layer, timeline: Timeline | None = None) -> LayerResult:
+    """Return what ``layer`` costs on ``machine``, by clocking its registers; see `gossamer.models.systolic_units`."""
+    from . import systolic_units
+
+    config: Config = machine.config
+    products = lower(layer)
+    output = np.zeros((len(products[0].vectors), layer.shape[0]), np.float32)
+    account = Account()
+    for samples in passes(layer, config):
+        work = gemms(layer, products, len(samples))
+        per_sample = work[0].vectors // len(samples)
+        rows = slice(samples.start * per_sample, samples.stop * per_sample)
+        output[rows] = systolic_units.run_pass(account, config, work, products, rows, timeline)
+    return _result(machine, layer, products, account, output)
+
+
+def area_mm2(machine: Machine) -> float | None:
+    """Return None: no table gives the area of this array."""
+    return None
+
+
+def passes(layer: Layer, config: Config) -> Iterator[range]:
+    """Return the samples of each pass through the array."""
+    count = len(layer.inputs)
+    size = config.batch_size or count
+    return (range(first, min(first + size, count)) for first in range(0, count, size))
+
+
+def gemms(layer: Layer, products: list[Product], samples: int) -> list[Gemm]:
+    """Return the sizes of ``products`` in a pass of ``samples``."""
+    words = layer.inputs.size // len(layer.inputs) // len(products)  # of one sample, of one group
+    work = []
+    for product in products:
+        vectors, (outputs, depth) = len(product.vectors) // len(layer.inputs), product.kept.shape
+        input_words = samples * min(words, vectors * depth)
+        work.append(Gemm(samples * vectors, depth, outputs, input_words, product.bias is not None))
+    return work
+
+
+def dram_cycles(words: int, config: Config) -> int:
+    """Return the clock cycles that DRAM takes to move ``words``, rounded up."""
+    moved = words * config.word_bytes * Fraction(config.clock_hz)
+    return math.ceil(moved / Fraction(config.dram_bandwidth_bytes_per_s))
+
+
+def _book_pass(account: Account, config: Config, work: list[Gemm]) -> None:
+    """Add the cycles and counts of one pass."""
+    R, C = config.rows, config.columns
+    array = moved = 0
+    for gemm in work:
+        M, K, N = gemm.vectors, gemm.depth, gemm.outputs
+        row_tiles, column_tiles = gemm.row_tiles(config), gemm.column_tiles(config)
+        tiles = row_tiles * column_tiles
+        array += tiles * (2 * R + C + M - 2)
+        for cause, cycles in (("load", R), ("compute", M), ("fill_drain", R + C - 2)):
+            account.causes[cause] += tiles * cycles
+        filters = K * N + N * gemm.has_bias
+        inputs = gemm.input_words * (1 if gemm.inputs_fit(config) else column_tiles)
+        stored = M * N * (1 if gemm.sums_fit(config) else row_tiles)
+        fetched = stored - M * N
+        account.count(
+            macs=M * K * N,
+            register_reads=3 * M * K * N,
+            filter_sram_reads=filters,
+            filter_sram_writes=filters,
+            ifmap_sram_reads=M * K * column_tiles,
+            ifmap_sram_writes=inputs,
+            ofmap_sram_reads=M * N * (row_tiles - 1) + stored,
+            ofmap_sram_writes=M * N * row_tiles + fetched,
+            dram_reads=filters + inputs + fetched,
+            dram_writes=stored,
+        )
+        moved += filters + inputs + fetched + stored
+    account.causes["load"] -= 1  # time begins at the edge that takes in the first row of weights
+    if config.dram_bounds_latency:
+        account.causes["memory"] += max(0, dram_cycles(moved, config) - (array - 1))
+
+
+def _multiply(products: list[Product]) -> np.ndarray:
+    outputs = []
+    for product in products:
+        bias = product.bias_values
+        output = product.vectors @ product.weight.T
+        outputs.append(output if bias is None else output + bias)
+    return np.concatenate(outputs, axis=1)
+
+
+def _result(
+    machine: Machine, layer: Layer, products: list[Product], account: Account, output: np.ndarray
+) -> LayerResult:
+    config: Config = machine.config
+    cycles, counts, multipliers = account.cycles, account.counts, config.rows * config.columns
+    energy, warnings = _energy(machine, account)
+    sram_words = sum(counts[f"{sram}_sram_{act}"] for sram in SRAMS for act in ("reads", "writes"))
+    dram_words = counts["dram_reads"] + counts["dram_writes"]
+    bits = 8 * config.word_bytes
+    return LayerResult(
+        name=layer.name,
+        op=layer.op,
+        shape=layer.shape,
+        samples=len(layer.inputs),
+        vectors=len(output),
+        cycles=cycles,
+        latency_s=cycles / config.clock_hz,
+        theoretical_cycles=counts["macs"] / multipliers,
+        macs=counts["macs"],
+        utilization=counts["macs"] / (multipliers * cycles),
+        load_balance=None,
+        cycles_by_cause={"array": dict(account.causes)},
+        cycles_per_unit={"array": {cause: [value] for cause, value in account.causes.items()}},
+        counts=dict(counts),
+        energy_j=energy,
+        traffic_bytes={"sram": sram_words * config.word_bytes, "dram": dram_words * config.word_bytes},
+        storage_bits={"weight": layer.kept.size * bits, "bias": layer.shape[0] * bits * layer.has_bias},
+        warnings=warnings + _capacity_warnings(layer, products, config),
+    ).with_output(output)
+
+
+def _energy(machine: Machine, account: Account) -> tuple[Energy | None, list[str]]:
+    table, bits = machine.energy, 8 * machine.config.word_bytes
+    if table is None:
+        return None, []
+    if table.word_bits not in (None, bits):
+        reason = f"energy table {table.name} is for words of {table.word_bits} bits, not {bits}: no energy given"
+        return None, [reason]
+    return table.energy(account.cycles, {"array": 1}, account.counts), []
+
+
+def _capacity_warnings(layer: Layer, products: list[Product], config: Config) -> list[str]:
+    warnings = []
+    gemm = gemms(layer, products, len(next(passes(layer, config))))[0]  # the groups of a convolution are alike
+    tile_bytes = min(gemm.depth, config.rows) * min(gemm.outputs, config.columns) * config.word_bytes
+    if 2 * tile_bytes > config.filter_sram_bytes:
+        warnings.append(
+            f"two weight tiles take {2 * tile_bytes} bytes of {config.filter_sram_bytes} in the filter SRAM: "
+            "they cannot be double-buffered"
+        )
+    if not gemm.inputs_fit(config) and gemm.column_tiles(config) > 1:
+        warnings.append(
+            f"inputs take {gemm.input_words * config.word_bytes} bytes of {config.ifmap_sram_bytes} in the ifmap SRAM: "
+            f"fetched from DRAM {gemm.column_tiles(config)} times"
+        )
+    if not gemm.sums_fit(config):
+        sums_bytes = gemm.vectors * min(gemm.outputs, config.columns) * config.word_bytes
+        warnings.append(
+            f"partial sums take {sums_bytes} bytes of {config.ofmap_sram_bytes} in the ofmap SRAM: "
+            f"sent to DRAM {gemm.row_tiles(config)} times"
+        )
+    return warnings

@@ -1,0 +1,57 @@
+"""A machine: a model's name, its configuration, and the two engines that run it."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import msgspec
+
+from ..workloads.trace import Layer
+from .energy import EnergyTable
+from .memo import Memo
+from .result import LayerResult
+from .timeline import Timeline
+
+ENGINES = ("fast", "event")
+
+
+class Model(Protocol):
+    """What a module of `gossamer.models` offers: its Config and one function an engine."""
+
+    Config: type[msgspec.Struct]
+
+    def fast(self, machine: Machine, layer: Layer, memo: Memo) -> LayerResult:
+        """Solve the layer's recurrences."""
+
+    def events(self, machine: Machine, layer: Layer, timeline: Timeline | None) -> LayerResult:
+        """Step the layer's hardware units, one process each."""
+
+    def area_mm2(self, machine: Machine) -> float | None:
+        """Return the machine's area, None where no table gives it."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A named configuration of a model; ``config`` is the model's own frozen Config.
+
+    ``module`` is the model's full module name, a string so that a machine can travel to other processes.
+    """
+
+    name: str
+    model: str
+    module: str
+    config: Any
+    energy: EnergyTable | None
+
+    @property
+    def engines(self) -> Model:
+        """Return the module that simulates this machine."""
+        return cast(Model, importlib.import_module(self.module))
+
+    def run(self, layer: Layer, engine: str, memo: Memo, timeline: Timeline | None = None) -> LayerResult:
+        """Return what ``layer`` costs on this machine, by the engine named."""
+        if engine == "event":
+            return self.engines.events(self, layer, timeline)
+        return self.engines.fast(self, layer, memo)

@@ -1,0 +1,193 @@
+"""A result: what a machine did with a trace, in numbers that add up.
+
+The JSON form is ``gossamer.result/1``; the field names here are its keys and keep their meaning.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from ..workloads.errors import InputError
+
+SCHEMA = "gossamer.result/1"
+
+
+class Energy(msgspec.Struct, frozen=True, kw_only=True):
+    """Energy in joules: the total, its parts, and the table (with its mode) that gave them."""
+
+    total: float
+    by_part: dict[str, float]
+    table: str
+    mode: str
+
+    def __float__(self) -> float:
+        return self.total
+
+
+class LayerResult(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """What one layer cost. Cycles and counts are sums over all ``samples``.
+
+    ``shape``: of the weight. ``samples``: inputs in the batch. ``vectors``: matrix-vector products they came to (a
+    convolution makes one an output position). ``macs``: useful multiply-accumulates, both operands nonzero where the
+    machine skips zeros. ``utilization``: macs / (multipliers x cycles). ``load_balance``: as the machine's paper
+    defines it. ``cycles_by_cause``: for each kind of unit, where its cycles went; the sum over causes is the number of
+    such units times ``cycles``. ``cycles_per_unit``: the same, one number a unit. ``theoretical_cycles``: with all
+    units busy all the time. ``traffic_bytes``: by memory level. ``storage_bits``: the encoded weight, by part.
+    ``arithmetic``: what the machine's number formats did to the output, against float64. ``output``: the values the
+    hardware produces, (vectors, out); not part of the JSON form.
+    """
+
+    name: str
+    op: str
+    shape: tuple[int, ...]
+    samples: int
+    vectors: int
+    cycles: int
+    latency_s: float
+    theoretical_cycles: float
+    macs: int
+    utilization: float
+    load_balance: float | None
+    cycles_by_cause: dict[str, dict[str, int]]
+    cycles_per_unit: dict[str, dict[str, list[int]]]
+    counts: dict[str, int]
+    energy_j: Energy | None
+    traffic_bytes: dict[str, int]
+    storage_bits: dict[str, int]
+    arithmetic: dict[str, float] | None = None
+    warnings: list[str] = []
+
+    @property
+    def output(self) -> np.ndarray | None:
+        """Return the values the hardware produced, (vectors, out), or None where the result was read from a file."""
+        return self.__dict__.get("output")
+
+    def with_output(self, output: np.ndarray) -> LayerResult:
+        """Attach the output values and return the result itself."""
+        self.__dict__["output"] = output
+        return self
+
+
+class Totals(msgspec.Struct, frozen=True, kw_only=True):
+    """Sums over the layers; the ratios are those of the sums."""
+
+    cycles: int
+    latency_s: float
+    theoretical_cycles: float
+    macs: int
+    utilization: float
+    load_balance: float | None
+    cycles_by_cause: dict[str, dict[str, int]]
+    counts: dict[str, int]
+    energy_j: Energy | None
+    area_mm2: float | None
+    traffic_bytes: dict[str, int]
+    storage_bits: dict[str, int]
+
+
+class TraceId(msgspec.Struct, frozen=True, kw_only=True):
+    """Which trace was simulated, and the provenance it carries."""
+
+    name: str
+    sha256: str
+    sparsity: float
+    provenance: dict[str, Any] = {}
+
+
+class MachineId(msgspec.Struct, frozen=True, kw_only=True):
+    """Which machine it was, with its full configuration."""
+
+    name: str
+    model: str
+    config: dict[str, Any]
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """One simulation: trace, machine, engine, version, and the figures for each layer and in all."""
+
+    schema: str = SCHEMA
+    version: str
+    engine: str
+    trace: TraceId
+    machine: MachineId
+    samples: int
+    layers: list[LayerResult]
+    total: Totals
+    warnings: list[str] = []
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        return msgspec.to_builtins(self)
+
+    def to_json(self) -> str:
+        """Return the JSON text, indented, ending in a newline."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=1).decode() + "\n"
+
+
+def add_up(layers: Iterable[LayerResult], area_mm2: float | None) -> Totals:
+    """Return the sums over ``layers``; utilization and load balance are weighted by cycles, as the sums give them."""
+    layers = list(layers)
+    cycles = sum(layer.cycles for layer in layers)
+    causes: dict[str, Counter[str]] = {}
+    for layer in layers:
+        for unit, by_cause in layer.cycles_by_cause.items():
+            causes.setdefault(unit, Counter()).update(by_cause)
+    energies = [layer.energy_j for layer in layers]
+    energy = None
+    if energies and all(e is not None for e in energies):
+        parts: Counter[str] = Counter()
+        for e in energies:
+            assert e is not None
+            parts.update(e.by_part)
+        first = energies[0]
+        assert first is not None
+        energy = Energy(total=sum(parts.values()), by_part=dict(parts), table=first.table, mode=first.mode)
+
+    def weighted(values: list[float]) -> float:
+        return sum(v * layer.cycles for v, layer in zip(values, layers, strict=True)) / cycles if cycles else 0.0
+
+    balances = [layer.load_balance for layer in layers]
+    known = [b for b in balances if b is not None]
+    return Totals(
+        cycles=cycles,
+        latency_s=sum(layer.latency_s for layer in layers),
+        theoretical_cycles=sum(layer.theoretical_cycles for layer in layers),
+        macs=sum(layer.macs for layer in layers),
+        utilization=weighted([layer.utilization for layer in layers]),
+        load_balance=weighted(known) if len(known) == len(layers) else None,
+        cycles_by_cause={unit: dict(by_cause) for unit, by_cause in causes.items()},
+        counts=_sum_of(layer.counts for layer in layers),
+        energy_j=energy,
+        area_mm2=area_mm2,
+        traffic_bytes=_sum_of(layer.traffic_bytes for layer in layers),
+        storage_bits=_sum_of(layer.storage_bits for layer in layers),
+    )
+
+
+def _sum_of(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return dict(total)
+
+
+def read_result(path: str | Path) -> Result:
+    """Return the result stored in the JSON file at ``path``. Raises InputError naming the file and the broken rule."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: a result file must be readable, and {error.strerror}; check the path") from None
+    try:
+        head = msgspec.json.decode(data, type=dict[str, Any])
+        schema = head.get("schema")
+        if schema != SCHEMA:
+            raise InputError(f"{path}: schema must be {SCHEMA}, not {schema!r}; write it again with gossamer simulate")
+        return msgspec.json.decode(data, type=Result)
+    except msgspec.MsgspecError as error:
+        raise InputError(f"{path}: not a {SCHEMA} file: {error}; write it again with gossamer simulate") from None

@@ -1,0 +1,65 @@
+"""Simulate: a trace on a machine, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+
+import msgspec
+
+from .. import __version__
+from ..workloads.errors import InputError
+from ..workloads.trace import Layer, Trace
+from .machine import ENGINES, Machine
+from .memo import Memo
+from .result import MachineId, Result, TraceId, add_up
+from .timeline import Timeline
+
+
+def simulate(
+    machine: Machine,
+    trace: Trace,
+    *,
+    engine: str = "fast",
+    layers: str | None = None,
+    memo: Memo | None = None,
+    timeline: Timeline | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Result:
+    """Return cycles, energy and the reasons for them, for each layer of ``trace`` on ``machine`` and in all.
+
+    ``engine``: "fast" solves recurrences; "event" steps the hardware's units and gives the same figures.
+    ``layers``: a shell pattern that chooses layers by name. ``memo``: shared by simulations of one trace that differ
+    in their machine. ``timeline``: filled by the event engine. ``progress``: called with each layer's name.
+    Raises InputError for an unknown engine, a timeline without the event engine, or a pattern that fits no layer.
+    """
+    if engine not in ENGINES:
+        raise InputError(f"engine must be {' or '.join(ENGINES)}, not {engine!r}")
+    if timeline is not None and engine != "event":
+        raise InputError(f"a timeline needs engine event, not {engine!r}")
+    chosen = choose_layers(trace, layers)
+    memo = Memo.for_trace(trace) if memo is None else memo
+    results = []
+    for layer in chosen:
+        if progress is not None:
+            progress(layer.name)
+        results.append(machine.run(layer, engine, memo, timeline))
+    return Result(
+        version=__version__,
+        engine=engine,
+        trace=TraceId(name=trace.name, sha256=trace.sha256, sparsity=trace.sparsity, provenance=dict(trace.provenance)),
+        machine=MachineId(name=machine.name, model=machine.model, config=msgspec.to_builtins(machine.config)),
+        samples=max(len(layer.inputs) for layer in chosen),
+        layers=results,
+        total=add_up(results, machine.engines.area_mm2(machine)),
+        warnings=[f"{result.name}: {warning}" for result in results for warning in result.warnings],
+    )
+
+
+def choose_layers(trace: Trace, pattern: str | None) -> list[Layer]:
+    """Return the layers whose name fits the shell ``pattern``, all of them without one; InputError where none does."""
+    chosen = [layer for layer in trace.layers if pattern is None or fnmatchcase(layer.name, pattern)]
+    if not chosen:
+        names = ", ".join(layer.name for layer in trace.layers)
+        raise InputError(f"{trace.name}: layer pattern {pattern!r} must fit at least one of its layers: {names}")
+    return chosen
