@@ -97,9 +97,10 @@ class Pattern:
         off = np.abs(kept_of - share * size_of) > 1 + 1e-9  # the share is rounded
         if off.any():
             place = tuple(int(i) for i in np.argwhere(off)[0])
+            slot = f"PE {place[0]}" + (f" in column {place[1]}" if axis == 0 else "")
             raise InputError(
                 f"{where}: balanced over {self.pe_count} PEs, each {self.scope} must keep a share of {share:.4g} "
-                f"to within one weight, and {place} keeps {kept_of[place]} of {size_of[place]}; prune it again"
+                f"to within one weight, and {slot} keeps {kept_of[place]} of {size_of[place]}; prune it again"
             )
 
     def _check_block(self, kept: np.ndarray, where: str) -> None:

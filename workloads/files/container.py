@@ -1,0 +1,121 @@
+"""Bytes on disk: reading .safetensors containers whole, writing any file beside its place and renaming it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from ..errors import InputError
+
+# The container's names for what an element is; BF16 is read as its 16 bits, BOOL as its byte.
+DTYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "<i1",
+    "U64": "<u8",
+    "U32": "<u4",
+    "U16": "<u2",
+    "U8": "<u1",
+    "BOOL": "<u1",
+}
+
+
+class Container(msgspec.Struct, frozen=True):
+    """What a .safetensors file holds: its metadata, and each tensor with the container's name of its dtype."""
+
+    metadata: dict[str, str]
+    tensors: dict[str, tuple[str, np.ndarray]]
+
+
+class _Head(msgspec.Struct):
+    metadata: dict[str, str] = msgspec.field(default_factory=dict, name="__metadata__")
+
+
+def read_bytes(path: Path, kind: str) -> bytes:
+    """Return the content of the file at ``path``; raises InputError, saying that a ``kind`` was wanted."""
+    try:
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: {kind} must be a readable file, and {_reason(error)}; check the path") from None
+    except MemoryError:
+        raise InputError(f"{path}: {kind} must fit in memory, and does not; use a machine with more") from None
+
+
+def write_beside(path: Path, data: bytes) -> Path:
+    """Return ``path``, which now holds ``data``: written beside it under another name, then renamed.
+
+    An interrupted or failed write leaves nothing behind and what stood at ``path`` as it was. Raises InputError.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        try:
+            beside.write_bytes(data)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{path}: the output must be writable, and {_reason(error)}; choose a folder and a name that are"
+        ) from None
+    return path
+
+
+def read_container(path: Path, kind: str = "a trace file") -> Container:
+    """Return metadata and tensors of the .safetensors file at ``path``, read-only views of its bytes.
+
+    Raises InputError for a file that cannot be read or breaks a rule of the container.
+    """
+    return parse_container(read_bytes(path, kind), path)
+
+
+def parse_container(data: bytes, path: Path) -> Container:
+    """Return metadata and tensors in ``data``, the content of the .safetensors file at ``path``."""
+    from safetensors import SafetensorError, deserialize
+
+    try:
+        flat: list[tuple[str, Any]] = deserialize(data)  # type: ignore[no-untyped-call]
+        head = msgspec.json.decode(data[8 : 8 + int.from_bytes(data[:8], "little")], type=_Head)
+    except (SafetensorError, msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
+        raise InputError(
+            f"{path}: the file must be a whole .safetensors container, and is not ({one_line(error)}); "
+            "copy or write it again"
+        ) from None
+    tensors = {}
+    for name, tensor in flat:
+        dtype = DTYPES.get(tensor["dtype"])
+        if dtype is None:
+            raise InputError(
+                f"{path}: tensor {name!r} must be one of {', '.join(DTYPES)}, not {tensor['dtype']}; convert it"
+            )
+        array = np.frombuffer(tensor["data"], dtype).reshape(tensor["shape"])
+        array.flags.writeable = False
+        tensors[name] = (str(tensor["dtype"]), array)
+    return Container(head.metadata, dict(sorted(tensors.items())))
+
+
+def container_bytes(tensors: Mapping[str, np.ndarray], metadata: dict[str, str]) -> bytes:
+    """Return the .safetensors file of ``tensors``; the same bytes each time where ``metadata`` has one key."""
+    from safetensors.numpy import save
+
+    return save({name: np.ascontiguousarray(array) for name, array in tensors.items()}, metadata)
+
+
+def one_line(error: object) -> str:
+    """Return the text of ``error`` without line breaks and unprintable characters, cut where it goes on and on."""
+    text = " ".join(str(error).split())
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def _reason(error: Exception) -> str:
+    return one_line(getattr(error, "strerror", None) or error)

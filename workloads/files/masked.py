@@ -1,0 +1,193 @@
+"""Plain masked weights, as any framework saves them: one .npz or .safetensors file with an array a name.
+
+A 2-D array called ``X``, ``X.weight`` or ``X.w`` is the linear layer X, a 4-D one a conv2d with stride 1 and no
+padding; ``X.bias``, ``X.mask`` and ``X.inputs`` (or ``X.input``, ``X.activations``) belong to it. A file of one layer
+may leave the ``X.`` out: the layer is then named after the file. What fits nowhere is an error, never dropped.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..trace import Layer, Trace
+from .container import Container, one_line, read_bytes
+from .drawn import Draw
+from .numbers import bfloat16_to_float32, to_float32
+
+ROLES = {
+    "weight": "weight",
+    "w": "weight",
+    "bias": "bias",
+    "mask": "mask",
+    "inputs": "inputs",
+    "input": "inputs",
+    "activations": "inputs",
+}
+OPS = {2: "linear", 4: "conv2d"}
+BYTES_LIMIT = 2**34  # of one array in an .npz, which its header only claims
+
+
+def trace_of_npz(path: Path, draw: Draw) -> Trace:
+    """Return the trace of the masked weights in the .npz file at ``path``, layers in the file's order."""
+    return trace_of_arrays(_read_npz(path), path, draw)
+
+
+def trace_of_container_weights(container: Container, path: Path, draw: Draw) -> Trace:
+    """Return the trace of the masked weights in a .safetensors file, layers ordered by name, numbers by value."""
+    arrays = {}
+    for name in sorted(container.tensors, key=_natural):
+        dtype, array = container.tensors[name]
+        arrays[name] = bfloat16_to_float32(array) if dtype == "BF16" else array != 0 if dtype == "BOOL" else array
+    return trace_of_arrays(arrays, path, draw)
+
+
+def trace_of_arrays(arrays: Mapping[str, np.ndarray], path: Path, draw: Draw) -> Trace:
+    """Return the trace named after ``path`` of the ``arrays`` it holds; absent activations are drawn as ``draw`` says.
+
+    Raises InputError naming file, layer, tensor, rule and value.
+    """
+    try:
+        layers, drawn = [], []
+        for index, (name, parts) in enumerate(_by_layer(arrays, path.stem).items()):
+            layers.append(_make_layer(index, name, parts, draw))
+            if "inputs" not in parts:
+                drawn.append(name)
+        if draw.act_density is not None and not drawn:
+            raise InputError(
+                f"act_density is for layers without activations, and all have theirs; leave out {draw.act_density}"
+            )
+        provenance: dict[str, object] = {"source": f"masked weights in {path.name}"}
+        if drawn:
+            provenance["drawn_inputs"] = {"layers": drawn} | draw.provenance()
+        return Trace(name=path.stem, layers=tuple(layers), provenance=provenance)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _by_layer(arrays: Mapping[str, np.ndarray], stem: str) -> dict[str, dict[str, np.ndarray]]:
+    """Return the arrays of each layer by role; raises InputError listing the names that have no place."""
+    layers: dict[str, dict[str, np.ndarray]] = {}
+    spare = []
+    for name, array in arrays.items():
+        layer, _, last = name.rpartition(".")
+        role = ROLES.get(last)
+        if role is None:
+            layer, role = name, "weight"
+        layer = layer or stem
+        if role == "weight" and array.ndim not in OPS:
+            spare.append(name)
+            continue
+        parts = layers.setdefault(layer, {})
+        if role in parts:
+            raise InputError(f"layer {layer} must have one {role}, and {name!r} is a second; remove one")
+        parts[role] = array
+    headless = {layer for layer, parts in layers.items() if "weight" not in parts}
+    spare += [name for name in arrays if (name.rpartition(".")[0] or stem) in headless and name not in spare]
+    if spare:
+        met = ", ".join(f"{name} {arrays[name].shape}" for name in sorted(spare, key=_natural))
+        raise InputError(
+            "every array must be a weight of 2 or 4 dimensions, or the bias, inputs or mask of one, "
+            f"and these are not: {one_line(met)}; remove or rename them"
+        )
+    if not layers:
+        raise InputError("at least one weight of 2 or 4 dimensions is needed, and there is none")
+    return layers
+
+
+def _make_layer(index: int, name: str, parts: dict[str, np.ndarray], draw: Draw) -> Layer:
+    where = f"layer {one_line(name)}"
+    weight = to_float32(parts["weight"], f"{where}: tensor weight")
+    op = OPS[weight.ndim]
+    inputs = parts.get("inputs")
+    if inputs is None:
+        inputs = _draw_inputs(index, op, weight.shape, draw, where)
+    else:
+        inputs = to_float32(inputs, f"{where}: tensor inputs")
+        if inputs.ndim == weight.ndim - 1:
+            inputs = inputs[np.newaxis]  # one sample without its batch
+    bias = parts.get("bias")
+    attributes = {}
+    # Channels that are a multiple of the weight's can only be those of a grouped convolution.
+    if (
+        op == "conv2d"
+        and inputs.ndim == 4
+        and inputs.shape[1]
+        and weight.shape[1]
+        and not inputs.shape[1] % weight.shape[1]
+    ):
+        attributes["groups"] = inputs.shape[1] // weight.shape[1]
+    return Layer(
+        name=name,
+        op=op,
+        weight=weight,
+        bias=None if bias is None else to_float32(bias, f"{where}: tensor bias"),
+        mask=_to_mask(parts.get("mask"), where),
+        inputs=inputs,
+        attributes=attributes,
+    )
+
+
+def _draw_inputs(index: int, op: str, shape: tuple[int, ...], draw: Draw, where: str) -> np.ndarray:
+    if draw.act_density is None:
+        raise InputError(f"{where}: inputs are needed, and there are none; add them, or give act_density to draw some")
+    if op == "linear":
+        return draw.activations(index, shape[1:])
+    if draw.input_size is None:
+        raise InputError(f"{where}: drawing the inputs of a conv2d needs input_size (height, width); give it")
+    return draw.activations(index, (shape[1], *draw.input_size))
+
+
+def _to_mask(mask: np.ndarray | None, where: str) -> np.ndarray | None:
+    if mask is None or mask.dtype == np.bool_:
+        return mask
+    if mask.dtype.kind not in "iuf" or not np.isin(mask, (0, 1)).all():
+        raise InputError(
+            f"{where}: tensor mask must hold only 0 and 1, and its dtype is {mask.dtype}; write it as bool"
+        )
+    return np.asarray(mask != 0)
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    data = read_bytes(path, "an .npz file")
+    arrays = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for member in archive.infolist():
+                if member.file_size > BYTES_LIMIT:
+                    raise ValueError(f"{member.filename} must have at most {BYTES_LIMIT} bytes, not {member.file_size}")
+                arrays[member.filename.removesuffix(".npy")] = _read_npy(archive.read(member))
+    except Exception as error:  # zipfile, zlib and numpy raise whatever the damage leads them into
+        raise InputError(
+            f"{path}: the file must be a whole .npz archive of plain arrays, and is not ({one_line(error)}); "
+            "write it again"
+        ) from None
+    return arrays
+
+
+def _read_npy(data: bytes) -> np.ndarray:
+    """Return the array in ``data``, an .npy file; nothing is allocated beyond it and nothing unpickled."""
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in read_header:
+        raise ValueError(f".npy version must be 1.0 or 2.0, not {version}")
+    shape, is_fortran, dtype = read_header[version](file)
+    if dtype.hasobject or dtype.kind not in "biufc":
+        raise ValueError(f"arrays must hold plain numbers, not {dtype}")
+    if min(shape, default=0) < 0 or prod(shape) * dtype.itemsize != len(data) - file.tell():
+        raise ValueError(f"shape {shape} of {dtype} must take the {len(data) - file.tell()} bytes there are")
+    flat = np.frombuffer(data, dtype, offset=file.tell())
+    return flat.reshape(shape[::-1]).T if is_fortran else flat.reshape(shape)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Return a sort key that puts fc2 before fc10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d{1,18})", name)]

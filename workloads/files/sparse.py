@@ -1,0 +1,133 @@
+"""Arrays with many zeros, in the fewest bytes of three forms.
+
+``dense``: every value. ``bitmap``: one bit an element, then the values that are not zero. ``gaps``: one byte for each
+of these values, the zeros before it (0..254; 255 stands for 255 zeros and no value), then the values; below a density
+of about 1/8 this is shorter than the bitmap. Values of a codebook with at most 16 entries go two to a byte, and masks
+have no values at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Literal
+
+import numpy as np
+
+from ..errors import InputError
+
+Form = Literal["dense", "bitmap", "gaps"]
+ELEMENTS_LIMIT = 2**31
+RUN = 255  # zeros that a byte without a value stands for
+
+
+def pack(array: np.ndarray, *, nibbles: bool = False) -> tuple[Form, dict[str, np.ndarray]]:
+    """Return the shortest form of ``array`` and its parts by name; ``nibbles`` where no value exceeds 15.
+
+    A negative zero becomes zero.
+    """
+    flat = np.ascontiguousarray(array).reshape(-1)
+    kept = np.flatnonzero(flat)
+    bits = 0 if flat.dtype == np.bool_ else 4 if nibbles else 8 * flat.itemsize
+    gaps = _gaps(kept, flat.size) if kept.size <= flat.size // 4 else None
+    size_of: dict[Form, float] = {"bitmap": -(-flat.size // 8) + kept.size * bits / 8}
+    if bits:
+        size_of["dense"] = flat.size * bits / 8
+    if gaps is not None:
+        size_of["gaps"] = gaps.size + kept.size * bits / 8
+    form = min(size_of, key=lambda name: size_of[name])
+    if form == "dense":
+        return (form, {"values": _to_nibbles(flat)}) if nibbles else dense(array)
+    if form == "gaps":
+        assert gaps is not None
+        parts = {"gaps": gaps}
+    else:
+        parts = {"bitmap": np.packbits(flat != 0)}
+    if bits:
+        parts["values"] = _to_nibbles(flat[kept]) if nibbles else flat[kept]
+    return form, parts
+
+
+def dense(array: np.ndarray) -> tuple[Form, dict[str, np.ndarray]]:
+    """Return the dense form of ``array`` and its one part, in the shape it has; a negative zero becomes zero."""
+    return "dense", {"values": array + array.dtype.type(0)}
+
+
+def unpack(
+    form: Form,
+    shape: tuple[int, ...],
+    parts: Mapping[str, np.ndarray],
+    dtype: type[np.generic],
+    *,
+    nibbles: bool = False,
+) -> np.ndarray:
+    """Return the array of ``shape`` that `pack` gave these parts for, read-only.
+
+    Nothing is allocated before the length of the parts has proved the shape. Raises InputError, the rule first.
+    """
+    size = prod(shape)
+    if size > ELEMENTS_LIMIT:
+        raise InputError(f"shape must come to at most {ELEMENTS_LIMIT} elements, not {shape}")
+    if form == "dense":
+        values = parts["values"]
+        wanted: tuple[int, ...] = (-(-size // 2),) if nibbles else shape
+        if values.shape != wanted:
+            raise InputError(f"values must have shape {wanted}, not {values.shape}")
+        return _from_nibbles(values, size).reshape(shape) if nibbles else values
+    place = _bitmap_places(parts["bitmap"], size) if form == "bitmap" else _gap_places(parts["gaps"], size)
+    count = int(np.count_nonzero(place)) if form == "bitmap" else place.size
+    array = np.zeros(size, dtype)
+    if dtype is np.bool_:
+        array[place] = True
+    else:
+        values = parts["values"]
+        length = -(-count // 2) if nibbles else count
+        if values.shape != (length,):
+            raise InputError(
+                f"values must have shape ({length},), as many as its {form} has places, not {values.shape}"
+            )
+        array[place] = _from_nibbles(values, count) if nibbles else values
+    array.flags.writeable = False
+    return array.reshape(shape)
+
+
+def part_names(form: Form, dtype: type[np.generic]) -> tuple[str, ...]:
+    """Return the names of the parts that ``form`` has for an array of ``dtype``."""
+    names = {"dense": ("values",), "bitmap": ("bitmap", "values"), "gaps": ("gaps", "values")}[form]
+    return tuple(name for name in names if name != "values") if dtype is np.bool_ else names
+
+
+def _gaps(kept: np.ndarray, size: int) -> np.ndarray:
+    zeros = np.diff(kept, prepend=-1) - 1
+    last = np.cumsum(zeros // RUN + 1)  # where each value's own byte ends
+    tail = size - 1 - (int(kept[-1]) if kept.size else -1)
+    stream = np.full((int(last[-1]) if kept.size else 0) + tail // RUN, RUN, np.uint8)
+    stream[last - 1] = zeros % RUN
+    return stream
+
+
+def _gap_places(gaps: np.ndarray, size: int) -> np.ndarray:
+    if gaps.ndim != 1:
+        raise InputError(f"gaps must have one dimension, not shape {gaps.shape}")
+    valued = gaps != RUN
+    end = np.cumsum(gaps.astype(np.int64) + valued)
+    reached = int(end[-1]) if end.size else 0
+    if not 0 <= size - reached < RUN:
+        raise InputError(f"gaps must reach the end of its {size} elements, and reach {reached}")
+    return np.asarray(end[valued] - 1)
+
+
+def _bitmap_places(bitmap: np.ndarray, size: int) -> np.ndarray:
+    if bitmap.shape != (-(-size // 8),):
+        raise InputError(f"bitmap must have shape ({-(-size // 8)},) for {size} elements, not {bitmap.shape}")
+    return np.unpackbits(bitmap, count=size).view(np.bool_)
+
+
+def _to_nibbles(values: np.ndarray) -> np.ndarray:
+    even = np.zeros(values.size + values.size % 2, np.uint8)
+    even[: values.size] = values.reshape(-1)
+    return np.asarray(even[::2] | even[1::2] << 4)
+
+
+def _from_nibbles(packed: np.ndarray, count: int) -> np.ndarray:
+    return np.stack([packed & 15, packed >> 4], axis=-1).reshape(-1)[:count]

@@ -1,0 +1,204 @@
+"""Gossamer's own trace file: one .safetensors container, arrays as tensors, the rest as JSON in its metadata.
+
+The metadata key is ``gossamer.trace``. A tensor ``fc1.weight.bitmap`` is the part ``bitmap`` of the array ``weight`` of
+the layer ``fc1``; `sparse` tells the forms. The header carries the trace's sha256, so that a changed bit is noticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from math import prod
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+
+from ..errors import InputError
+from ..patterns import Pattern
+from ..trace import ARRAYS, VERSION, Layer, Trace, check_name
+from .container import Container, container_bytes, one_line, read_container, write_beside
+from .sparse import dense, pack, part_names, unpack
+
+KEY = "gossamer.trace"
+SUFFIX = ".safetensors"
+DTYPES: dict[str, type[np.generic]] = {"mask": np.bool_, "codes": np.uint8, "bias_codes": np.uint8}
+# "kept" is a mask that holds exactly the weights that are not zero: it has no tensor.
+_Side = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
+
+
+class _Array(msgspec.Struct, forbid_unknown_fields=True):
+    form: Literal["dense", "bitmap", "gaps", "kept"]
+    shape: Annotated[tuple[_Side, ...], msgspec.Meta(max_length=16)]
+
+
+class _Pattern(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    kind: str
+    n: int | None = None
+    m: int | None = None
+    axis: int | None = None
+    pe_count: int | None = None
+    scope: str | None = None
+    block: tuple[int, int] | None = None
+
+
+class _Layer(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    op: str
+    attributes: dict[str, Any]
+    pattern: _Pattern
+    arrays: dict[str, _Array]
+
+
+class _Header(msgspec.Struct, forbid_unknown_fields=True):
+    version: int
+    name: str
+    provenance: dict[str, Any]
+    sha256: str
+    layers: list[_Layer]
+
+
+class _Version(msgspec.Struct):
+    version: int
+
+
+def save_trace(trace: Trace, path: str | Path) -> Path:
+    """Return ``path`` after writing ``trace`` there; the same trace gives the same bytes.
+
+    Raises InputError for a name without ``.safetensors`` and for a place that cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != SUFFIX:
+        raise InputError(f"{path}: the name of a trace file must end in {SUFFIX}, not {path.suffix!r}; rename it")
+    tensors: dict[str, np.ndarray] = {}
+    layers = [_store_layer(layer, tensors) for layer in trace.layers]
+    header = _Header(VERSION, trace.name, dict(trace.provenance), trace.sha256, layers)
+    text = msgspec.json.encode(header, order="deterministic").decode()
+    return write_beside(path, container_bytes(tensors, {KEY: text}))
+
+
+def load_trace_file(path: str | Path) -> Trace:
+    """Return the trace in the file at ``path``, every rule checked.
+
+    Raises InputError naming file, layer, tensor, rule and value.
+    """
+    path = Path(path)
+    return trace_of_container(read_container(path), path)
+
+
+def trace_of_container(container: Container, path: Path) -> Trace:
+    """Return the trace that ``container``, read from ``path``, holds."""
+    text = container.metadata.get(KEY)
+    if text is None:
+        raise InputError(
+            f"{path}: a trace file must carry the metadata key {KEY}, and has none; give plain weights to load_trace"
+        )
+    try:
+        return _read_trace(_read_header(text), container.tensors)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except MemoryError:
+        raise InputError(f"{path}: the trace must fit in memory, and does not; use a machine with more") from None
+
+
+def _read_header(text: str) -> _Header:
+    try:
+        version = msgspec.json.decode(text, type=_Version).version
+        if version > VERSION:
+            raise InputError(f"version must be at most {VERSION}, not {version}: the file is newer; upgrade gossamer")
+        if version < 1:
+            raise InputError(f"version must be at least 1, not {version}; write the file again")
+        return msgspec.json.decode(text, type=_Header)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise InputError(
+            f"the metadata {KEY} must be the header of a trace, and is not ({one_line(error)}); write the file again"
+        ) from None
+
+
+def _read_trace(header: _Header, tensors: Mapping[str, tuple[str, np.ndarray]]) -> Trace:
+    left = dict(tensors)
+    layers = tuple(_read_layer(stored, left) for stored in header.layers)
+    if left:
+        raise InputError(f"every tensor must be named in the header, and {next(iter(left))!r} is not; remove it")
+    trace = Trace(name=header.name, layers=layers, provenance=header.provenance)
+    if trace.sha256 != header.sha256:
+        raise InputError(
+            f"the content must have the sha256 in its header, {header.sha256[:12]!r}..., not {trace.sha256[:12]}...: "
+            "the file is damaged or was edited; copy it again"
+        )
+    return trace
+
+
+def _store_layer(layer: Layer, tensors: dict[str, np.ndarray]) -> _Layer:
+    arrays = {}
+    for name in ARRAYS:
+        array = layer.array(name)
+        if array is None:
+            continue
+        if name == "mask" and np.array_equal(array, layer.kept != 0):
+            arrays[name] = _Array("kept", array.shape)
+            continue
+        if name in ("bias", "codebook"):
+            form, parts = dense(array)
+        else:
+            form, parts = pack(array, nibbles=_in_nibbles(name, layer.codebook))
+        arrays[name] = _Array(form, array.shape)
+        tensors |= {f"{layer.name}.{name}.{part}": value for part, value in parts.items()}
+    pattern = _Pattern(**{f.name: getattr(layer.pattern, f.name) for f in fields(Pattern)})
+    return _Layer(layer.name, layer.op, dict(layer.attributes), pattern, arrays)
+
+
+def _read_layer(stored: _Layer, tensors: dict[str, tuple[str, np.ndarray]]) -> Layer:
+    check_name("layer name", stored.name)
+    where = f"layer {stored.name}"
+    unknown = set(stored.arrays) - set(ARRAYS)
+    if unknown:
+        raise InputError(f"{where}: arrays must be of {', '.join(ARRAYS)}, not {min(unknown)!r}; remove it")
+    arrays: dict[str, np.ndarray] = {}
+    for name in ("codebook", *ARRAYS):  # the codebook first: its size tells how codes are packed
+        array = stored.arrays.get(name)
+        if array is None or name in arrays or array.form == "kept":
+            continue
+        try:
+            arrays[name] = _read_array(stored.name, name, array, tensors, arrays.get("codebook"))
+        except InputError as error:
+            raise InputError(f"{where}: tensor {name}: {error}; the file is damaged, write it again") from None
+    for name, array in stored.arrays.items():
+        if array.form == "kept":
+            kept = arrays.get("codes", arrays.get("weight"))
+            if name != "mask" or kept is None or kept.shape != array.shape:
+                raise InputError(
+                    f"{where}: tensor {name}: form kept is for a mask of the weight's shape; write it again"
+                )
+            arrays[name] = kept != 0
+    if "inputs" not in arrays:
+        raise InputError(f"{where}: inputs are needed, and the file has none; write it again")
+    try:
+        pattern = Pattern(**msgspec.structs.asdict(stored.pattern))
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    return Layer(name=stored.name, op=stored.op, attributes=stored.attributes, pattern=pattern, **arrays)
+
+
+def _read_array(
+    layer: str, name: str, array: _Array, tensors: dict[str, tuple[str, np.ndarray]], codebook: np.ndarray | None
+) -> np.ndarray:
+    assert array.form != "kept"
+    dtype = DTYPES.get(name, np.float32)
+    if dtype is np.bool_ and array.form == "dense":
+        raise InputError("a mask must have form bitmap, gaps or kept, not dense")
+    parts = {}
+    for part in part_names(array.form, dtype):
+        met, values = tensors.pop(f"{layer}.{name}.{part}", (None, None))
+        wanted = "F32" if part == "values" and dtype is np.float32 else "U8"
+        if values is None or met != wanted:
+            raise InputError(f"part {part} must be there as {wanted}, and is {met or 'missing'}")
+        parts[part] = values
+    if prod(array.shape) == 0:
+        raise InputError(f"every side must be at least 1, not {array.shape}")
+    return unpack(array.form, array.shape, parts, dtype, nibbles=_in_nibbles(name, codebook))
+
+
+def _in_nibbles(name: str, codebook: np.ndarray | None) -> bool:
+    return name in ("codes", "bias_codes") and codebook is not None and codebook.size <= 16

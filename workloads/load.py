@@ -1,0 +1,82 @@
+"""The one door through which traces come in, whichever kind of file they are in."""
+
+from __future__ import annotations
+
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from .errors import InputError
+from .files.container import read_container
+from .files.drawn import Draw
+from .files.eie_dump import load_eie_dump
+from .files.masked import trace_of_container_weights, trace_of_npz
+from .files.matrix_market import load_matrix_market
+from .files.smtx import load_smtx
+from .files.trace_file import KEY, SUFFIX, load_trace_file, trace_of_container
+from .trace import Trace
+
+SUFFIXES = (SUFFIX, ".npz", ".mtx", ".smtx")
+
+
+def bundled_traces() -> list[str]:
+    """Return the names of the traces that come with the package, sorted."""
+    return sorted(file.name.removesuffix(SUFFIX) for file in _bundled().iterdir() if file.name.endswith(SUFFIX))
+
+
+def load_trace(
+    source: str | Path,
+    *,
+    act_density: float | None = None,
+    samples: int = 1,
+    seed: int = 0,
+    input_size: tuple[int, int] | None = None,
+) -> Trace:
+    """Return the trace that ``source`` names: a bundled one, or a path.
+
+    A path is a trace file or plain masked weights (``.safetensors``), masked weights (``.npz``), a matrix (Matrix
+    Market ``.mtx``, DLMC ``.smtx``) or the data folder of the EIE authors' simulator. A bundled name wins over a file
+    of that name in the working directory; write ./NAME for the file.
+    Where a file holds no activations, ``samples`` of them are drawn, uniform over (0, 1], with ``act_density`` and
+    ``seed``; a convolution then needs its ``input_size``, (height, width). The provenance says so.
+    Raises InputError naming file, rule, value and remedy.
+    """
+    draw = Draw(act_density=act_density, samples=samples, seed=seed, input_size=input_size)
+    if isinstance(source, str) and source in bundled_traces():
+        _refuse_draw(draw, source)
+        with resources.as_file(_bundled() / f"{source}{SUFFIX}") as path:
+            return load_trace_file(path)
+    path = Path(source)
+    if path.is_dir():
+        trace = load_eie_dump(path)
+        _refuse_draw(draw, path)
+        return trace
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise InputError(_unknown(path))
+    if suffix == SUFFIX:
+        container = read_container(path)
+        if KEY not in container.metadata:
+            return trace_of_container_weights(container, path, draw)
+        _refuse_draw(draw, path)
+        return trace_of_container(container, path)
+    return {".npz": trace_of_npz, ".mtx": load_matrix_market, ".smtx": load_smtx}[suffix](path, draw)
+
+
+def _unknown(path: Path) -> str:
+    if path.exists():
+        return f"{path}: the name of a workload file must end in {', '.join(SUFFIXES)}, not {path.suffix!r}; convert it"
+    known = ", ".join(bundled_traces()) or "none"
+    return f"unknown trace {str(path)!r}; known: {known}; or give the path of a file ({', '.join(SUFFIXES)}) or folder"
+
+
+def _refuse_draw(draw: Draw, source: str | Path) -> None:
+    if draw.act_density is not None:
+        raise InputError(
+            f"{source}: act_density is for files without activations, and these are recorded; leave out "
+            f"{draw.act_density}"
+        )
+
+
+def _bundled() -> Traversable:
+    return resources.files(__package__) / "bundled"
