@@ -48,9 +48,8 @@ def format_for(magnitude: float, word_bits: int) -> Format:
     if magnitude == 0:
         return Format(word_bits, word_bits - 1)
     greatest = (1 << (word_bits - 1)) - 1
-    fraction_bits = math.floor(math.log2(greatest) - math.log2(magnitude))
-    # Rounding, of the logarithms or to the nearest word, may have put the magnitude just past the greatest word.
-    if round(math.ldexp(magnitude, fraction_bits)) > greatest:
+    fraction_bits = word_bits - math.frexp(magnitude)[1]  # too fine by one or two bits
+    while round(math.ldexp(magnitude, fraction_bits)) > greatest:
         fraction_bits -= 1
     return Format(word_bits, fraction_bits)
 

@@ -1,0 +1,87 @@
+"""Check: the two engines against each other, and their numbers against numpy, on a user's own trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from ..workloads.lowering import lower
+from ..workloads.trace import Layer, Trace
+from .machine import Machine
+from .memo import Memo
+from .result import LayerResult
+from .simulate import choose_layers
+
+FLOAT32_STEP = float(np.finfo(np.float32).eps)
+
+
+@dataclass(frozen=True)
+class LayerCheck:
+    """What was found on one layer.
+
+    ``differences``: the figures in which the engines differ, as "name: fast value, event value". ``max_abs_error`` and
+    ``max_abs_reference``: the machine's output against numpy's in float64. ``numbers_agree``: that error is the one
+    that the machine reports, or, for a machine that computes in float32 and reports none, is within its rounding.
+    """
+
+    name: str
+    cycles: int
+    differences: list[str]
+    max_abs_error: float
+    max_abs_reference: float
+    same_argmax: float
+    numbers_agree: bool
+
+    @property
+    def passed(self) -> bool:
+        """Tell whether nothing is wrong."""
+        return not self.differences and self.numbers_agree
+
+
+def check(
+    machine: Machine, trace: Trace, *, layers: str | None = None, progress: Callable[[str], None] | None = None
+) -> list[LayerCheck]:
+    """Return what both engines and numpy make of each layer of ``trace``. Errors are those of `simulate`."""
+    memo = Memo.for_trace(trace)
+    checks = []
+    for layer in choose_layers(trace, layers):
+        if progress is not None:
+            progress(layer.name)
+        fast, event = (machine.run(layer, engine, memo) for engine in ("fast", "event"))
+        checks.append(_check(layer, fast, event))
+    return checks
+
+
+def _check(layer: Layer, fast: LayerResult, event: LayerResult) -> LayerCheck:
+    mine, other = msgspec.to_builtins(fast), msgspec.to_builtins(event)
+    differences = [f"{name}: {mine[name]}, {other[name]}" for name in mine if mine[name] != other[name]]
+    reference, magnitude = _numpy_output(layer)
+    assert fast.output is not None and event.output is not None
+    error = float(np.abs(fast.output - reference).max(initial=0.0))
+    largest = float(np.abs(reference).max(initial=0.0))
+    if fast.arithmetic is None:
+        # Sums of float32 products err by at most a step a term of the sum of magnitudes.
+        terms = int(np.prod(layer.shape[1:])) + 1
+        agree = bool((np.abs(fast.output - reference) <= terms * FLOAT32_STEP * magnitude).all())
+        same_output = np.allclose(fast.output, event.output, rtol=1e-4, atol=terms * FLOAT32_STEP * magnitude.max())
+    else:
+        agree = abs(error - fast.arithmetic["max_abs_error"]) <= 1e-9 * max(largest, 1e-30)
+        same_output = np.array_equal(fast.output, event.output)
+    if not same_output:
+        differences.append(f"output: largest difference {np.abs(fast.output - event.output).max()}")
+    same = float(np.mean(fast.output.argmax(axis=1) == reference.argmax(axis=1)))
+    return LayerCheck(layer.name, fast.cycles, differences, error, largest, same, agree)
+
+
+def _numpy_output(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
+    """Return the layer's output in float64, (vectors, out), and the sum of magnitudes behind each value."""
+    outputs, magnitudes = [], []
+    for product in lower(layer):
+        weight, vectors = product.weight.astype(np.float64), product.vectors.astype(np.float64)
+        bias = 0.0 if product.bias_values is None else product.bias_values.astype(np.float64)
+        outputs.append(vectors @ weight.T + bias)
+        magnitudes.append(np.abs(vectors) @ np.abs(weight).T + np.abs(bias))
+    return np.concatenate(outputs, axis=1), np.concatenate(magnitudes, axis=1)

@@ -1,0 +1,91 @@
+"""A store of results: one SQLite file, one row a case, safe to interrupt and to share."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+
+from ..workloads.errors import InputError
+
+SCHEMA_VERSION = 1
+_TABLE = """
+create table if not exists cases (
+    key text primary key,          -- sha256 of trace, machine, engine and version
+    trace text not null,           -- the trace's name
+    machine text not null,         -- the machine's name
+    settings text not null,        -- what the sweep varied, as JSON
+    result text,                   -- gossamer.result/1 as JSON, null where the case failed
+    error text                     -- why it failed, null where it did not
+) without rowid
+"""
+
+
+class Store:
+    """The results of a sweep, kept in the SQLite file at ``path``, or in memory where that is None.
+
+    Every case is committed when it is saved (write-ahead log): an interrupted sweep loses nothing that it finished.
+    Raises InputError where the file is not a store, is of a newer version, or cannot be written.
+    """
+
+    def __init__(self, path: str | Path | None) -> None:
+        self._name = ":memory:" if path is None else str(path)
+        try:
+            self._db = sqlite3.connect(self._name, timeout=60, isolation_level=None)
+        except sqlite3.Error as error:
+            raise self._unusable(error) from None
+        try:
+            self._prepare()
+        except sqlite3.Error as error:
+            self.close()
+            raise self._unusable(error) from None
+        except InputError:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
+        version = self._db.execute("pragma user_version").fetchone()[0]
+        others = self._db.execute("select count(*) from sqlite_master where name != 'cases'").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            raise InputError(
+                f"{self._name}: store version must be at most {SCHEMA_VERSION}, not {version}; upgrade gossamer"
+            )
+        if version == 0 and others:
+            raise InputError(f"{self._name}: a store must be a file of its own, and this database has other tables")
+        self._db.execute("pragma journal_mode = wal")
+        self._db.execute("pragma synchronous = normal")
+        self._db.execute(_TABLE)
+        self._db.execute(f"pragma user_version = {SCHEMA_VERSION}")
+
+    def _unusable(self, error: sqlite3.Error) -> InputError:
+        return InputError(f"{self._name}: a store must be a writable SQLite file: {error}; choose another")
+
+    def finished(self, keys: Iterable[str]) -> set[str]:
+        """Return those of ``keys`` whose case is done; a case that failed is not."""
+        done = {key for (key,) in self._db.execute("select key from cases where result is not null")}
+        return done.intersection(keys)
+
+    def save(self, key: str, trace: str, machine: str, settings: str, result: str | None, error: str | None) -> None:
+        """Store a case, in place of an earlier one of the same key."""
+        row = (key, trace, machine, settings, result, error)
+        try:
+            self._db.execute("insert or replace into cases values (?, ?, ?, ?, ?, ?)", row)
+        except sqlite3.Error as problem:
+            raise InputError(f"{self._name}: a case could not be stored: {problem}; make room, then resume") from None
+
+    def load(self, keys: Iterable[str]) -> Iterator[tuple[str | None, str | None]]:
+        """Yield (result, error) of each case in the order of ``keys``; (None, None) for one that was never run."""
+        for key in keys:
+            row = self._db.execute("select result, error from cases where key = ?", (key,)).fetchone()
+            yield (None, None) if row is None else (row[0], row[1])
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()

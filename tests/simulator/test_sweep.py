@@ -1,0 +1,135 @@
+"""Sweeps: the same outcomes however they are run, and nothing finished is lost."""
+
+import os
+import sqlite3
+
+import msgspec
+import numpy as np
+import pytest
+
+from gossamer.models import load_machine, vary
+from gossamer.simulator import simulate
+from gossamer.simulator.store import Store
+from gossamer.simulator.sweep import Case, grid_points, sweep
+from gossamer.workloads import InputError, Layer, Trace
+
+
+def trace(seed=0, rows=60, cols=40):
+    rng = np.random.default_rng(seed)
+    weight = ((rng.random((rows, cols)) < 0.3) * rng.normal(size=(rows, cols))).astype(np.float32)
+    inputs = ((rng.random((2, cols)) < 0.5) * rng.random((2, cols))).astype(np.float32)
+    return Trace(name=f"trace{seed}", layers=(Layer(name="fc", op="linear", weight=weight, inputs=inputs),))
+
+
+def cases(points, traces=None, **grid):
+    machine = load_machine("eie-64pe")
+    return [
+        Case(one, vary(machine, **point), point) for one in traces or [trace()] for point in points or grid_points(grid)
+    ]
+
+
+GRID = {"queue_depth": [2, 8], "pe_count": [1, 4, 16], "entries_per_row": [4, 8], "index_bits": [3, 4]}
+
+
+def test_a_grid_is_every_combination_the_last_name_fastest():
+    assert grid_points({"a": [1, 2], "b": ["x", "y"]}) == [
+        {"a": 1, "b": "x"}, {"a": 1, "b": "y"}, {"a": 2, "b": "x"}, {"a": 2, "b": "y"},
+    ]  # fmt: skip
+
+
+def test_each_point_is_what_simulating_it_alone_gives():
+    traces = [trace(1), trace(2)]
+    for outcome in sweep(cases(grid_points(GRID), traces)):
+        alone = simulate(outcome.case.machine, outcome.case.trace)
+        assert msgspec.to_builtins(outcome.result) == msgspec.to_builtins(alone)
+
+
+def test_worker_processes_give_the_same_outcomes_in_the_same_order():
+    all_cases = cases(grid_points(GRID), [trace(1), trace(2)])
+    one, two = sweep(all_cases), sweep(all_cases, workers=2)
+    assert [msgspec.to_builtins(o.result) for o in one] == [msgspec.to_builtins(o.result) for o in two]
+
+
+def test_a_sweep_resumes_where_it_was_interrupted(tmp_path):
+    all_cases = cases(grid_points(GRID))
+    path = tmp_path / "results.sqlite"
+    seen = []
+
+    def interrupt(done, in_all):
+        seen.append((done, in_all))
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), Store(path) as store:
+        sweep(all_cases, store=store, progress=interrupt)
+    with Store(path) as store:
+        assert len(store.finished(case.key for case in all_cases)) == 7
+        resumed = sweep(all_cases, store=store, progress=lambda done, in_all: seen.append((done, in_all)))
+    assert seen == [(n, 24) for n in range(1, 25)]
+    assert [o.result.to_dict() for o in resumed] == [o.result.to_dict() for o in sweep(all_cases)]
+
+
+def test_a_case_that_fails_is_recorded_and_tried_again_and_stops_nobody(tmp_path):
+    # A convolution-less EIE has no rule for this op, because no reader can make it: damage a layer behind its back.
+    broken = trace(3)
+    object.__setattr__(broken.layers[0], "inputs", np.zeros((2, 7), np.float32))
+    good = trace(4)
+    machine = load_machine("eie-64pe")
+    with Store(tmp_path / "s.sqlite") as store:
+        for _ in range(2):
+            outcomes = sweep([Case(broken, machine), Case(good, machine)], store=store)
+            assert outcomes[0].result is None
+            assert outcomes[0].error
+            assert outcomes[1].error is None
+            assert store.finished([outcomes[0].case.key]) == set()
+
+
+class Killer(Trace):
+    """A trace that ends the process that simulates it."""
+
+    @property
+    def sparsity(self):
+        os._exit(1)
+
+
+def test_a_worker_that_dies_costs_only_the_case_that_killed_it():
+    killer = Killer(name="killer", layers=trace(5).layers)
+    machine = load_machine("eie-64pe")
+    all_cases = [*cases(grid_points(GRID)), Case(killer, machine)]
+    outcomes = sweep(all_cases, workers=2)
+    assert outcomes[-1].error == "WorkerDied: the process that ran this case was killed (out of memory?)"
+    assert all(outcome.error is None for outcome in outcomes[:-1])
+
+
+def test_a_key_depends_on_all_that_the_result_depends_on():
+    base = Case(trace(), load_machine("eie-64pe"))
+    others = [
+        Case(trace(1), load_machine("eie-64pe")),
+        Case(trace(), load_machine("eie-64pe", queue_depth=9)),
+        Case(trace(), load_machine("eie-64pe", energy="eie-45nm-event")),
+        Case(trace(), load_machine("eie-64pe"), engine="event"),
+        Case(trace(), load_machine("eie-64pe"), layers="f*"),
+    ]
+    assert len({base.key, *(other.key for other in others)}) == 6
+    assert Case(trace(), load_machine("eie-64pe")).key == base.key
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.write_bytes(b"not a database" * 100), "a store must be a writable SQLite file: "),
+        (lambda path: path.mkdir(), "a store must be a writable SQLite file: "),
+        (lambda path: sqlite3.connect(path).execute("pragma user_version = 99").connection.close(),
+         "store version must be at most 1, not 99; upgrade gossamer"),
+        (lambda path: sqlite3.connect(path).execute("create table mine (a)").connection.close(),
+         "a store must be a file of its own, and this database has other tables"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path, make, message):
+    path = tmp_path / "s.sqlite"
+    make(path)
+    before = path.read_bytes() if path.is_file() else None
+    with pytest.raises(InputError) as caught:
+        Store(path)
+    assert str(caught.value).startswith(f"{path}: {message}")
+    assert (path.read_bytes() if path.is_file() else None) == before
