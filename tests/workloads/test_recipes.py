@@ -1,0 +1,130 @@
+import re
+
+import pytest
+
+from gossamer.workloads import load_trace
+from gossamer.workloads.errors import InputError
+from gossamer.workloads.training import Recipe, load_recipe, recipe_names
+from gossamer.workloads.training.recipe import override
+
+KNOWN = ", ".join(Recipe.__struct_fields__)
+
+
+def message(act, *args, **kwargs):
+    with pytest.raises(InputError) as error:
+        act(*args, **kwargs)
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def test_the_bundled_recipes_are_these_and_each_is_named_as_its_file():
+    assert recipe_names() == (
+        "lenet-digits-dense",
+        "lenet-digits-imp",
+        "lenet-digits-imp-balanced",
+        "lenet-digits-imp-balanced-column",
+        "lenet-digits-oneshot",
+    )
+    assert [load_recipe(name).name for name in recipe_names()] == list(recipe_names())
+
+
+def test_the_balanced_recipes_differ_from_the_naive_one_in_their_balance_alone():
+    naive = load_recipe("lenet-digits-imp")
+    for name, scope in (("lenet-digits-imp-balanced", "pe"), ("lenet-digits-imp-balanced-column", "pe-column")):
+        changed = override(naive, name=name, strategy="balanced", pe_count=64, scope=scope)
+        assert load_recipe(name) == changed
+    assert (naive.sparsity, naive.rate, naive.method) == (0.95, 0.2, "imp")
+
+
+def test_every_field_is_documented():
+    assert [key for key in Recipe.__struct_fields__ if f"``{key}``" not in Recipe.__doc__] == []
+
+
+def test_changes_replace_fields_and_text_is_read_as_toml():
+    recipe = load_recipe("lenet-digits-imp", sparsity="0.9", epochs=3, milestones="[1, 2]", prune_output="false")
+    assert (recipe.sparsity, recipe.epochs, recipe.milestones, recipe.prune_output) == (0.9, 3, (1, 2), False)
+    assert override(recipe, name="007", schedule="multistep").name == "007"
+
+
+def test_a_file_states_only_what_differs_from_its_base(tmp_path):
+    (tmp_path / "mine.toml").write_text('base = "lenet-digits-imp"\nseed = 7\n')
+    (tmp_path / "other.toml").write_text('base = "mine.toml"\nepochs = 5\n')
+    assert load_recipe(tmp_path / "other.toml") == load_recipe("lenet-digits-imp", name="other", seed=7, epochs=5)
+
+
+def test_an_unknown_recipe_lists_the_bundled_ones():
+    assert message(load_recipe, "lenet") == (
+        "lenet: a recipe must be a bundled name or a TOML file, and this is neither; "
+        f"bundled: {', '.join(recipe_names())}"
+    )
+
+
+def test_an_unknown_key_lists_the_known_ones(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("sparsty = 0.9\n")
+    assert message(load_recipe, path) == f"{path}: unknown key 'sparsty'; known: {KNOWN}"
+    assert (
+        message(load_recipe, "lenet-digits-imp", pes=3) == f"recipe lenet-digits-imp: unknown key 'pes'; known: {KNOWN}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("epochs = 0", "epochs must be a whole number of at least 1, not 0"),
+        ("epochs = true", "epochs must be a whole number of at least 1, not True"),
+        ("pe_count = 3.5", "pe_count must be a whole number of at least 1, not 3.5"),
+        ("sparsity = 1.0", "sparsity must be a number of at least 0 and below 1, not 1.0"),
+        ("weight_decay = nan", "weight_decay must be a number of at least 0, not nan"),
+        ('learning_rate = "fast"', "learning_rate must be a number above 0, not 'fast'"),
+        ('optimizer = "lion"', "optimizer must be one of sgd, adam, not 'lion'"),
+        ('scope = "row"', "scope must be one of pe, pe-column, not 'row'"),
+        ("milestones = [0]", "milestones must be a list, each a whole number of at least 1, not [0]"),
+        ("name = 3", "name must be text, not 3"),
+        ('name = "a/b"', "name must be the stem of a file, not 'a/b'"),
+        ('network = "vgg"', "unknown network 'vgg'; known: lenet-300-100"),
+        ('data = "mnist"', "unknown data 'mnist'; known: digits"),
+        ('strategy = "balanced"', "strategy balanced needs pe_count, and has None"),
+        ("pe_count = 64", "strategy magnitude-global takes no pe_count, and has 64"),
+        ("sparsity = 0.5", "sparsity must be 0 for method dense, not 0.5"),
+        ('method = "imp"', "sparsity must be above 0 for method imp, not 0.0"),
+        ("base = 3", "base must be the name of a recipe, not 3"),
+        ('base = "mine.toml"', "base must lead to a recipe without one, and 'mine.toml' leads back; break the circle"),
+        (
+            'base = "nothing"',
+            "base nothing: a recipe must be a bundled name or a TOML file, and this is neither; "
+            f"bundled: {', '.join(recipe_names())}",
+        ),
+    ],
+)
+def test_a_broken_rule_names_the_file_the_value_and_what_would_do(tmp_path, text, rule):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    assert message(load_recipe, path) == f"{path}: {rule}"
+
+
+def test_a_recipe_made_in_python_keeps_the_same_rules():
+    assert message(Recipe, name="x", epochs=0) == "epochs must be a whole number of at least 1, not 0"
+
+
+def test_a_file_that_is_no_toml_is_named(tmp_path):
+    path = tmp_path / "mine.toml"
+    for content in (b"epochs = = 3", b"\xff\xfe"):
+        path.write_bytes(content)
+        assert re.fullmatch(
+            rf"{re.escape(str(path))}: a recipe must be TOML, and .*; correct the file", message(load_recipe, path)
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("lenet-digits-dense", "dense"), ("lenet-digits-imp", "unstructured"), ("lenet-digits-imp-balanced", "balanced")],
+)
+def test_a_bundled_trace_was_made_by_the_recipe_of_its_name_as_it_stands(name, kind):
+    trace = load_trace(name)
+    assert Recipe(**(trace.provenance["recipe"] | {"milestones": ()})) == load_recipe(name)
+    assert {layer.pattern.kind for layer in trace.layers} == {kind}
+    assert trace.sparsity == pytest.approx(load_recipe(name).sparsity)
+    assert trace.provenance["accuracy"] > 0.95
+    assert [layer.inputs.shape[0] for layer in trace.layers] == [8, 8, 8]

@@ -1,0 +1,393 @@
+import csv
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from gossamer.workloads.data import load_data
+from gossamer.workloads.errors import InputError
+from gossamer.workloads.files.container import container_bytes, parse_container
+from gossamer.workloads.files.trace_file import load_trace_file
+from gossamer.workloads.pruning import kept_count, sparsity_levels
+from gossamer.workloads.training import export_checkpoint, is_checkpoint, load_checkpoint, load_recipe, train
+from gossamer.workloads.training.checkpoint import KEY
+from gossamer.workloads.training.loop import Loop, apply_masks, rate_factor
+from gossamer.workloads.training.methods import imp
+from gossamer.workloads.training.recipe import override
+
+SIZES = {"fc1.weight": 64 * 300, "fc2.weight": 300 * 100, "fc3.weight": 100 * 10}
+
+
+def short(name, **changes):
+    """A bundled recipe, with fewer epochs and levels."""
+    few = {"epochs": 2, "rewind_step": 5, "finetune_epochs": 1}
+    if name != "lenet-digits-dense":
+        few["sparsity"] = 0.5
+    return load_recipe(name, **(few | changes))
+
+
+def message(act, *args, **kwargs):
+    with pytest.raises(InputError) as error:
+        act(*args, **kwargs)
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A short balanced run, written."""
+    return train(short("lenet-digits-imp-balanced"), out=tmp_path_factory.mktemp("run"))
+
+
+class Watched:
+    """A loop that remembers what each training was given."""
+
+    def __init__(self, recipe):
+        self.loop = Loop.of(recipe)
+        self.calls = []
+
+    def __getattr__(self, name):
+        return getattr(self.loop, name)
+
+    def train(self, weights, masks, first, last):
+        after = self.loop.train(weights, masks, first, last)
+        self.calls.append((weights, masks, first, last, after))
+        return after
+
+
+def test_every_level_starts_from_the_weights_of_the_rewind_step():
+    loop = Watched(short("lenet-digits-imp", epochs=1))
+    pairs = list(imp(loop))
+    (_, _, *steps, rewound), *levels = loop.calls
+    assert steps == [0, 5]
+    assert len(levels) == len(sparsity_levels(0.5, 0.2)) == 5
+    for (weights, masks, first, last, _), (_, kept) in zip(levels, pairs, strict=True):
+        assert (first, last) == (5, loop.steps)
+        assert masks is kept
+        for name, value in rewound.items():
+            assert np.array_equal(weights[name], value)
+            # What the training starts from: w_k where kept, 0 where not.
+            start = apply_masks(weights, masks)[name]
+            mask = masks.get(name, np.ones(value.shape, bool))
+            assert np.array_equal(start[mask], value[mask])
+            assert not start[~mask].any()
+
+
+def test_rewinding_to_step_0_is_the_original_lottery_ticket():
+    loop = Watched(short("lenet-digits-imp", epochs=1, rewind_step=0))
+    first = loop.weights()
+    list(imp(loop))
+    assert all(np.array_equal(call[0][name], first[name]) for call in loop.calls for name in first)
+
+
+def test_each_level_prunes_a_fifth_of_what_is_left_and_the_last_lands_on_the_target():
+    run = train(short("lenet-digits-imp", epochs=1))
+    size = sum(SIZES.values())
+    kept = [size, *(round(size * 0.8**n) for n in (1, 2, 3)), kept_count(size, 0.5)]
+    assert [level.kept for level in run.history] == kept
+    assert run.history[3].sparsity == pytest.approx(0.488, abs=1 / size)
+    assert run.history[-1].sparsity == 0.5
+    assert [level.level for level in run.history] == [0, 1, 2, 3, 4]
+
+
+def test_masks_are_nested_and_hold_through_training():
+    before = None
+    for weights, masks in imp(Loop.of(short("lenet-digits-imp", epochs=1, weight_decay=0.01))):
+        for name, mask in masks.items():
+            assert not weights[name][~mask].any()
+            assert before is None or not (mask & ~before[name]).any()
+        before = masks
+
+
+@pytest.mark.parametrize("changes", [{"momentum": 0.9}, {"optimizer": "adam", "learning_rate": 0.001}])
+def test_a_pruned_weight_never_leaves_0_and_a_kept_one_moves(changes):
+    loop = Loop.of(short("lenet-digits-dense", **changes))
+    masks = {"fc2.weight": np.random.default_rng(0).random((100, 300)) < 0.3}
+    before = loop.weights()
+    after = loop.train(before, masks, 0, 10)
+    pruned = after["fc2.weight"][~masks["fc2.weight"]]
+    assert not pruned.any()
+    assert not np.signbit(pruned).any()
+    moved = after["fc2.weight"] != before["fc2.weight"]
+    assert moved[masks["fc2.weight"]].mean() > 0.5
+
+
+def test_training_in_two_pieces_without_momentum_is_training_in_one():
+    loop = Loop.of(short("lenet-digits-dense", momentum=0.0))
+    masks = loop.full_masks()
+    start = loop.weights()
+    whole = loop.train(start, masks, 0, 40)
+    half = loop.train(loop.train(start, masks, 0, 17), masks, 17, 40)
+    assert all(np.array_equal(whole[name], half[name]) for name in whole)
+    elsewhere = loop.train(loop.train(start, masks, 0, 17), masks, 0, 23)
+    assert not np.array_equal(whole["fc1.weight"], elsewhere["fc1.weight"])
+
+
+def test_every_sample_comes_once_an_epoch_and_each_epoch_has_its_own_order():
+    loop = Loop.of(short("lenet-digits-dense"))
+    batches = [batch.numpy() for batch in loop._batches(0, 2 * loop.steps_per_epoch)]
+    one, two = np.concatenate(batches[:23]), np.concatenate(batches[23:])
+    assert np.array_equal(np.sort(one), np.arange(1437))
+    assert np.array_equal(np.sort(two), np.arange(1437))
+    assert not np.array_equal(one, two)
+
+
+def test_the_learning_rate_follows_its_schedule():
+    steps = short("lenet-digits-dense", epochs=4, schedule="multistep", milestones=(1, 3), gamma=0.5)
+    assert [rate_factor(steps, epoch) for epoch in (0, 0.99, 1, 2.9, 3)] == [1, 1, 0.5, 0.5, 0.25]
+    cosine = override(steps, schedule="cosine")
+    assert [rate_factor(cosine, epoch) for epoch in (0, 2, 4)] == pytest.approx([1, 0.5, 0])
+    assert rate_factor(override(steps, schedule="constant"), 3) == 1
+
+
+def test_training_twice_with_one_seed_gives_the_same_files(made, tmp_path):
+    again = train(short("lenet-digits-imp-balanced"), out=tmp_path)
+    assert set(again.files) == {"trace", "checkpoint", "history"}
+    for kind, path in again.files.items():
+        assert path.name == made.files[kind].name
+        assert path.read_bytes() == made.files[kind].read_bytes()
+    other = train(short("lenet-digits-imp-balanced", seed=1, epochs=1))
+    assert other.trace.sha256 != made.trace.sha256
+
+
+def test_the_state_of_torch_is_left_as_it_was():
+    threads = torch.get_num_threads()
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    torch.set_num_threads(2)
+    try:
+        train(short("lenet-digits-oneshot", epochs=1))
+        assert torch.get_num_threads() == 2
+        assert not torch.are_deterministic_algorithms_enabled()
+        assert torch.equal(torch.rand(3), expected)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_the_files_are_the_trace_its_checkpoint_and_its_history(made):
+    folder = made.files["trace"].parent
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "lenet-digits-imp-balanced.checkpoint.safetensors",
+        "lenet-digits-imp-balanced.history.csv",
+        "lenet-digits-imp-balanced.safetensors",
+    ]
+    assert load_trace_file(made.files["trace"]).sha256 == made.trace.sha256
+    with made.files["history"].open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["accuracy"]) for row in rows] == [level.accuracy for level in made.history]
+    assert list(rows[0]) == ["level", "sparsity", "kept", "accuracy", "loss"]
+
+
+def test_a_checkpoint_gives_the_trace_of_the_run_to_the_bit(made):
+    assert is_checkpoint(made.files["checkpoint"])
+    assert not is_checkpoint(made.files["trace"])
+    assert not is_checkpoint(made.files["history"])
+    assert not is_checkpoint(made.files["history"].parent)
+    assert not is_checkpoint("nowhere.safetensors")
+    assert export_checkpoint(made.files["checkpoint"]).sha256 == made.trace.sha256
+
+
+def test_the_activations_are_those_of_real_samples_and_lead_to_the_predictions(made):
+    data = load_data("digits")
+    layers = made.trace.layers
+    assert [layer.name for layer in layers] == ["fc1", "fc2", "fc3"]
+    assert np.array_equal(layers[0].inputs, data.test_inputs[:8])
+    for layer, after in pairwise(layers):
+        outputs = np.maximum(layer.inputs @ layer.weight.T + layer.bias, 0)
+        assert after.inputs == pytest.approx(outputs, abs=1e-4)
+        assert 0.1 < (after.inputs == 0).mean() < 0.9
+    scores = layers[-1].inputs @ layers[-1].weight.T + layers[-1].bias
+    provenance = made.trace.provenance
+    assert provenance["predictions"] == scores.argmax(axis=1).tolist()
+    assert provenance["labels"] == data.test_labels[:8].tolist()
+
+
+def test_the_provenance_says_where_the_weights_come_from(made):
+    provenance = made.trace.provenance
+    assert provenance["recipe"] == msgspec.to_builtins(made.recipe) | {"milestones": []}
+    assert (provenance["network"], provenance["data"], provenance["seed"]) == ("lenet-300-100", "digits", 0)
+    assert (provenance["accuracy"], provenance["dense_accuracy"]) == (made.accuracy, made.dense_accuracy)
+    assert provenance["test_samples"] == 360
+    assert provenance["sparsity"] == made.trace.sparsity == 0.5
+    assert provenance["sparsity_by_layer"] == {layer.name: layer.sparsity for layer in made.trace.layers}
+    assert provenance["made_with"] == {"torch": str(torch.__version__), "numpy": np.__version__}
+
+
+@pytest.mark.parametrize(
+    ("name", "scope"), [("lenet-digits-imp-balanced", "pe"), ("lenet-digits-imp-balanced-column", "pe-column")]
+)
+def test_a_balanced_recipe_gives_every_layer_and_pe_the_same_share(name, scope):
+    run = train(short(name, epochs=1, sparsity=0.7))
+    for layer in run.trace.layers:
+        assert (layer.pattern.kind, layer.pattern.pe_count, layer.pattern.scope) == ("balanced", 64, scope)
+        assert layer.sparsity == pytest.approx(0.7)
+    layer = run.trace.layers[1]  # 100 rows: 36 PEs hold 2 of them, 28 hold 1
+    shares = [np.mean(layer.mask[pe::64]) for pe in range(64)]
+    assert shares == pytest.approx([0.3] * 64, abs=1 / 300)
+
+
+def test_one_threshold_a_layer_gives_every_layer_the_same_sparsity():
+    run = train(short("lenet-digits-oneshot", epochs=1, strategy="magnitude-layer", sparsity=0.8))
+    assert [layer.sparsity for layer in run.trace.layers] == pytest.approx([0.8] * 3)
+    assert {layer.pattern.kind for layer in run.trace.layers} == {"unstructured"}
+
+
+def test_the_output_layer_can_be_left_dense():
+    run = train(short("lenet-digits-oneshot", epochs=1, prune_output=False))
+    assert [layer.pattern.kind for layer in run.trace.layers] == ["unstructured", "unstructured", "dense"]
+    assert run.trace.layers[2].mask is None
+    assert run.history[-1].sparsity == 0.5
+    assert run.trace.provenance["sparsity"] == 0.5 * 49200 / 50200
+
+
+def test_a_dense_run_prunes_nothing(tmp_path):
+    run = train(short("lenet-digits-dense", epochs=1), out=tmp_path)
+    assert {layer.pattern.kind for layer in run.trace.layers} == {"dense"}
+    assert run.trace.sparsity == 0
+    assert len(run.history) == 1
+    assert run.accuracy == run.dense_accuracy
+
+
+def test_pruning_after_training_beats_chance_by_far_and_iterating_keeps_the_dense_accuracy():
+    dense, once, often = (train(load_recipe(f"lenet-digits-{name}", epochs=10)) for name in ("dense", "oneshot", "imp"))
+    assert dense.accuracy == once.dense_accuracy > 0.95
+    assert often.dense_accuracy > 0.95  # not the same: momentum starts anew at the rewind step
+    assert once.accuracy > 0.9
+    assert often.accuracy > dense.accuracy - 0.03
+
+
+def test_progress_counts_every_step_once():
+    for name in ("dense", "oneshot", "imp"):
+        seen = []
+        train(short(f"lenet-digits-{name}"), progress=lambda done, total, seen=seen: seen.append((done, total)))
+        assert [done for done, _ in seen] == list(range(1, len(seen) + 1))
+        assert {total for _, total in seen} == {len(seen)}
+
+
+def test_the_digits_are_scaled_with_their_zeros_and_split_by_the_seed():
+    data = load_data("digits")
+    assert data.train_inputs.shape == (1437, 64)
+    assert data.test_inputs.shape == (360, 64)
+    assert data.train_inputs.dtype == np.float32
+    assert (data.train_inputs.min(), data.train_inputs.max()) == (0, 1)
+    assert 0.4 < (data.test_inputs == 0).mean() < 0.6
+    assert np.bincount(data.test_labels).min() >= 34
+    again, other = load_data("digits"), load_data("digits", seed=1)
+    assert np.array_equal(data.test_inputs, again.test_inputs)
+    assert not np.array_equal(data.test_inputs, other.test_inputs)
+
+
+@pytest.mark.parametrize(("module", "package"), [("torch", "torch"), ("sklearn", "scikit-learn")])
+def test_a_missing_package_is_named_with_what_installs_it(monkeypatch, tmp_path, module, package):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert message(train, "lenet-digits-dense", out=tmp_path / "new") == (
+        f"this needs {package}, which is not installed; pip install gossamer[train]"
+    )
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_output_that_is_no_folder_is_refused_before_training(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("mine")
+    assert message(train, "lenet-digits-dense", out=path, progress=lambda done, total: pytest.fail()) == (
+        f"{path}: the output must be a folder that can be written, and File exists; choose another"
+    )
+    assert path.read_text() == "mine"
+
+
+def test_a_recipe_that_the_data_cannot_serve_is_refused():
+    name = "recipe lenet-digits-imp: "
+    assert message(train, short("lenet-digits-imp", rewind_step=46)) == (
+        f"{name}rewind_step must be below the run's 46 steps (2 epochs of 23), not 46"
+    )
+    assert message(train, short("lenet-digits-imp", samples=361)) == (
+        f"{name}samples must be at most the 360 test samples, not 361"
+    )
+    assert message(train, short("lenet-digits-imp", test_fraction=0.001)) == (
+        "test_fraction must leave each of the 10 classes a sample to train on and one to test, not 0.001"
+    )
+
+
+def test_training_that_diverges_is_told_and_writes_nothing(tmp_path):
+    assert message(train, short("lenet-digits-imp", learning_rate=1e30), out=tmp_path) == (
+        "recipe lenet-digits-imp: the loss must stay finite, and did not with learning_rate 1e+30; lower it"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def damage(made, path, change):
+    """Write the checkpoint of ``made`` to ``path`` after ``change(tensors, header)``."""
+    container = parse_container(made.files["checkpoint"].read_bytes(), Path("made"))
+    tensors = {
+        name: array.astype(bool) if dtype == "BOOL" else array.copy()
+        for name, (dtype, array) in container.tensors.items()
+    }
+    header = msgspec.json.decode(container.metadata[KEY])
+    change(tensors, header)
+    path.write_bytes(container_bytes(tensors, {KEY: msgspec.json.encode(header).decode()}))
+    return path
+
+
+def lopside(tensors, header):
+    tensors["fc1.weight.mask"][:] = np.arange(300)[:, None] < 100
+    tensors["fc1.weight"] *= tensors["fc1.weight.mask"]
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        (lambda t, h: h.update(version=2), "version must be 1, not 2; use the gossamer that wrote it"),
+        (lambda t, h: h["recipe"].update(epochs=0), "epochs must be a whole number of at least 1, not 0"),
+        (lambda t, h: h.update(history=[]), "the history must have at least one level, and has none; train again"),
+        (
+            lambda t, h: t.update({"fc1.bias": np.zeros(3, np.float32)}),
+            "tensor fc1.bias must be (300,) in lenet-300-100, not (3,)",
+        ),
+        (
+            lambda t, h: t.update({"fc1.bias": np.zeros(300)}),
+            "tensor fc1.bias must be F32, not F64; train again",
+        ),
+        (
+            lambda t, h: t["fc1.bias"].fill(np.nan),
+            "layer fc1: tensor bias must be finite, and holds nan at (0,); replace such values",
+        ),
+        (
+            lambda t, h: (t["fc1.weight.mask"].fill(False), t["fc1.weight"].fill(0.5)),
+            "tensor fc1.weight must be 0 where its mask prunes it, and is 0.5 at (0, 0); train again",
+        ),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_with_the_rule_it_breaks(made, tmp_path, change, rule):
+    path = damage(made, tmp_path / "bad.safetensors", change)
+    assert message(export_checkpoint, path) == f"{path}: {rule}"
+
+
+def test_a_checkpoint_of_other_parameters_is_refused(made, tmp_path):
+    path = damage(made, tmp_path / "bad.safetensors", lambda tensors, header: tensors.pop("fc3.bias"))
+    assert message(export_checkpoint, path) == (
+        f"{path}: the parameters of lenet-300-100 must be fc1.weight, fc1.bias, fc2.weight, fc2.bias, fc3.weight, "
+        "fc3.bias, with masks of these alone, not fc1.bias, fc1.weight, fc1.weight.mask, fc2.bias, fc2.weight, "
+        "fc2.weight.mask, fc3.weight, fc3.weight.mask; train again"
+    )
+
+
+def test_a_checkpoint_whose_mask_is_out_of_balance_is_refused(made, tmp_path):
+    path = damage(made, tmp_path / "bad.safetensors", lopside)
+    assert message(export_checkpoint, path).startswith(f"{path}: layer fc1: balanced over 64 PEs, each pe must keep")
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(made, tmp_path):
+    trace = made.files["trace"]
+    assert message(load_checkpoint, trace) == (
+        f"{trace}: a checkpoint must carry the metadata key {KEY}, and has none; give one that gossamer train wrote"
+    )
+    gone = tmp_path / "gone.safetensors"
+    assert message(load_checkpoint, gone) == (
+        f"{gone}: a checkpoint must be a readable file, and No such file or directory; check the path"
+    )

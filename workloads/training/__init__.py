@@ -1,0 +1,17 @@
+"""Training and pruning of networks: a recipe goes in; weights, masks and a trace come out. Needs the extra `train`."""
+
+from .checkpoint import export_checkpoint, is_checkpoint, load_checkpoint
+from .recipe import Recipe, load_recipe, recipe_names
+from .run import Level, Run, train
+
+__all__ = [
+    "Level",
+    "Recipe",
+    "Run",
+    "export_checkpoint",
+    "is_checkpoint",
+    "load_checkpoint",
+    "load_recipe",
+    "recipe_names",
+    "train",
+]
