@@ -200,7 +200,7 @@ def _plain_json(value: object, place: str) -> Any:
     if value is None or isinstance(value, bool | str):
         if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
             raise InputError(f"{place} must be text that UTF-8 can write, not {value!r}")
-        return value
+        return str(value) if isinstance(value, str) else value
     if isinstance(value, int) and -(2**63) <= value < 2**63:
         return int(value)
     if isinstance(value, float) and math.isfinite(value):

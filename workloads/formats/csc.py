@@ -80,7 +80,9 @@ def count(matrix: np.ndarray, pe_count: int, index_bits: int = 4) -> Counts:
     """
     matrix = _checked(matrix, pe_count, index_bits)
     shape = (matrix.shape[1], pe_count)
-    counts = Counts(np.empty(shape, np.int32), np.empty(shape, np.int32))
+    # An entry takes a row of its PE's at least. Half the bytes are twice the columns in a cache.
+    dtype = np.uint16 if -(-matrix.shape[0] // pe_count) < 1 << 16 else np.int32
+    counts = Counts(np.empty(shape, dtype), np.empty(shape, dtype))
     _count(matrix, index_bits, counts.entries, counts.nonzeros)
     return counts
 
@@ -170,24 +172,30 @@ def _fill(matrix, index_bits, pointers, starts, values, runs):  # type: ignore[n
     longest = (1 << index_bits) - 1
     place = np.empty(cols, np.int64)
     last = np.empty(cols, np.int64)
+    kept = np.empty(cols + 1, np.int64)
     for pe in range(pe_count):
         for c in range(cols):
             place[c] = starts[pe] + pointers[pe, c]
         last[:] = -1
         for local in range((rows - pe + pe_count - 1) // pe_count):
-            r = pe + local * pe_count
+            row = matrix[pe + local * pe_count]
+            # Which weights are left is random: collecting their columns without a branch spares the mispredictions.
+            found = 0
             for c in range(cols):
-                if matrix[r, c] != 0:
-                    run = local - last[c] - 1
-                    while run > longest:
-                        values[place[c]] = 0
-                        runs[place[c]] = longest
-                        place[c] += 1
-                        run -= longest + 1
-                    values[place[c]] = matrix[r, c]
-                    runs[place[c]] = run
-                    place[c] += 1
-                    last[c] = local
+                kept[found] = c
+                found += row[c] != 0
+            for c in kept[:found]:
+                run = local - last[c] - 1
+                last[c] = local
+                e = place[c]
+                while run > longest:
+                    values[e] = 0
+                    runs[e] = longest
+                    e += 1
+                    run -= longest + 1
+                values[e] = row[c]
+                runs[e] = run
+                place[c] = e + 1
 
 
 @njit(cache=True)

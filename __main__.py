@@ -1,0 +1,476 @@
+"""The command line: parse, call one function, print.
+
+Tables go to standard output, progress and warnings to standard error. Exit status: 0 done, 1 a check failed, 2 bad
+input. Everything is imported where it is needed, so that help comes at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from .simulator.machine import Machine
+    from .workloads.trace import Trace
+
+app = typer.Typer(
+    name="gossamer",
+    help="Cycle-level simulator for sparse neural-network accelerators.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+synth = typer.Typer(help="Make synthetic traces with declared statistics.", no_args_is_help=True)
+app.add_typer(synth, name="synth")
+
+TraceArgument = Annotated[str, typer.Argument(metavar="TRACE", help="A bundled trace, or the path of a file or dump.")]
+TracesArgument = Annotated[list[str], typer.Argument(metavar="TRACE...", help="Bundled traces, or paths.")]
+OnOption = Annotated[str, typer.Option("--on", metavar="MACHINE", help="A bundled machine, or the path of a .toml.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a field of the machine's config.")
+]
+LayerOption = Annotated[
+    str | None, typer.Option("--layer", metavar="PATTERN", help="Only layers whose name fits, as in fc*.")
+]
+EngineOption = Annotated[str, typer.Option("--engine", metavar="fast|event", help="Recurrences, or stepped units.")]
+JsonOption = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write JSON here; - for stdout alone.")]
+CsvOption = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the table here.")]
+ActDensityOption = Annotated[
+    float | None, typer.Option(help="Nonzero share of drawn inputs, for files without activations.")
+]
+SamplesOption = Annotated[int, typer.Option(help="How many inputs to draw, for files without activations.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of all that is drawn.")]
+InputSizeOption = Annotated[
+    str | None, typer.Option(metavar="HxW", help="Size of drawn inputs of convolutions, for files without activations.")
+]
+
+
+@app.command("simulate")
+def simulate_command(
+    trace: TraceArgument,
+    on: OnOption = "eie-64pe",
+    set_: SetOption = None,
+    layer: LayerOption = None,
+    engine: EngineOption = "fast",
+    json: JsonOption = None,
+    csv: CsvOption = None,
+    timeline: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="Write a Perfetto timeline (needs --engine event).")
+    ] = None,
+    act_density: ActDensityOption = None,
+    samples: SamplesOption = 1,
+    seed: SeedOption = 0,
+    input_size: InputSizeOption = None,
+) -> None:
+    """Simulate a trace on a machine: cycles, energy and the reasons for them."""
+    from .reports.tables import csv_text, layer_rows, result_table
+    from .simulator import simulate
+    from .simulator.timeline import Timeline
+
+    machine = _machine(on, set_)
+    loaded = _trace(trace, act_density, samples, seed, input_size)
+    recorded = None if timeline is None else Timeline()
+    with _progress(f"{loaded.name} on {machine.name}") as step:
+        result = simulate(
+            machine, loaded, engine=engine, layers=layer, timeline=recorded, progress=lambda name: step(0, 0, name)
+        )
+    if timeline is not None and recorded is not None:
+        from .reports.perfetto import perfetto_json
+
+        name = f"{loaded.name} on {machine.name}"
+        _write(timeline, perfetto_json(recorded, clock_hz=machine.config.clock_hz, name=name))
+    if csv is not None:
+        _write(csv, csv_text(layer_rows(result)).encode())
+    _finish(json, result.to_json, result_table(result))
+    _warn(result.warnings)
+
+
+@app.command()
+def compare(
+    traces: TracesArgument,
+    on: Annotated[list[str] | None, typer.Option("--on", metavar="MACHINE", help="One or more machines.")] = None,
+    set_: SetOption = None,
+    layer: LayerOption = None,
+    json: JsonOption = None,
+    csv: CsvOption = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Plot cycles by cause and energy.")] = None,
+) -> None:
+    """Compare traces and machines side by side: speed, energy, balance and accuracy; the first row is 1."""
+    import msgspec
+
+    from .reports.tables import compare_rows, compare_table, csv_text
+    from .simulator import simulate
+
+    machines = [_machine(name, set_) for name in on or ["eie-64pe"]]
+    loaded = [_trace(trace) for trace in traces]
+    with _progress("compare") as step:
+        pairs = [(machine, trace) for machine in machines for trace in loaded]
+        results = []
+        for done, (machine, trace) in enumerate(pairs):
+            step(done, len(pairs), f"{trace.name} on {machine.name}")
+            results.append(simulate(machine, trace, layers=layer))
+    if csv is not None:
+        _write(csv, csv_text(compare_rows(results)).encode())
+    if plot is not None:
+        from .reports.plots import plot_causes
+
+        plot_causes(results, plot)
+    _finish(json, lambda: msgspec.json.format(msgspec.json.encode(results), indent=1).decode() + "\n",
+            compare_table(results))  # fmt: skip
+    _warn([f"{r.trace.name} on {r.machine.name}: {w}" for r in results for w in r.warnings])
+
+
+@app.command()
+def sweep(
+    traces: TracesArgument,
+    grid: Annotated[list[str], typer.Option(metavar="KEY=V,V,...", help="Values of a config field; may be repeated.")],
+    on: OnOption = "eie-64pe",
+    set_: SetOption = None,
+    layer: LayerOption = None,
+    engine: EngineOption = "fast",
+    store: Annotated[Path | None, typer.Option(metavar="FILE.sqlite", help="Keep results here, and resume.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share the work.")] = 1,
+    json: JsonOption = None,
+    csv: CsvOption = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Plot the sweep over its first field.")] = None,
+) -> None:
+    """Sweep a machine's parameters over a grid: cycles, speed-up, balance, padding and energy at each point."""
+    import msgspec
+
+    from .models import vary
+    from .reports.tables import csv_text, sweep_rows, sweep_table
+    from .simulator.store import Store
+    from .simulator.sweep import Case, grid_points
+    from .simulator.sweep import sweep as run_sweep
+
+    machine = _machine(on, set_)
+    values = dict(_parse_grid(text) for text in grid)
+    points = [(point, vary(machine, **point)) for point in grid_points(values)]
+    cases = [
+        Case(trace, varied, point, engine, layer)
+        for trace in [_trace(name) for name in traces]
+        for point, varied in points
+    ]
+    with Store(store) as kept, _progress("sweep") as step:
+        outcomes = run_sweep(cases, store=kept, workers=workers, progress=lambda done, all_: step(done, all_, ""))
+    rows = sweep_rows(outcomes)
+    if csv is not None:
+        _write(csv, csv_text(rows).encode())
+    if plot is not None:
+        from .reports.plots import plot_sweep
+
+        plot_sweep(outcomes, next(iter(values)), plot)
+    _finish(json, lambda: msgspec.json.format(msgspec.json.encode(rows), indent=1).decode() + "\n",
+            sweep_table(outcomes))  # fmt: skip
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    _warn([f"{outcome.case.settings}: {outcome.error}" for outcome in failed])
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_command(
+    what: Annotated[str, typer.Argument(metavar="[machines|traces|networks|recipes]", help="What to list.")] = "all",
+) -> None:
+    """List what is bundled: machines, traces, networks and recipes."""
+    from .reports.catalogue import catalogue
+
+    _print(catalogue(what))
+
+
+@app.command()
+def check(
+    trace: TraceArgument,
+    on: OnOption = "eie-64pe",
+    set_: SetOption = None,
+    layer: LayerOption = None,
+    act_density: ActDensityOption = None,
+    samples: SamplesOption = 1,
+    seed: SeedOption = 0,
+    input_size: InputSizeOption = None,
+) -> None:
+    """Check the engines against each other and their numbers against numpy, on a trace of yours."""
+    from .reports.tables import engines_table
+    from .simulator.check import check as run_check
+
+    machine = _machine(on, set_)
+    loaded = _trace(trace, act_density, samples, seed, input_size)
+    with _progress("check") as step:
+        found = run_check(machine, loaded, layers=layer, progress=lambda name: step(0, 0, name))
+    _print(engines_table(found))
+    if not all(layer.passed for layer in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def validate(
+    what: Annotated[str, typer.Argument(metavar="[eie]", help="Which accelerator.")] = "eie",
+    dump: Annotated[Path | None, typer.Argument(help="The EIE authors' data folder, for the real layer.")] = None,
+    json: JsonOption = None,
+) -> None:
+    """Set published figures beside simulated ones, with error and source; status 1 where one is out of tolerance."""
+    import msgspec
+
+    from .reports.tables import checks_table
+    from .reports.validate import failed, validations
+
+    run = validations(what)
+    with _progress(f"validate {what}"):
+        checks = run(dump)
+    _finish(json, lambda: msgspec.json.format(msgspec.json.encode(checks), indent=1).decode() + "\n",
+            checks_table(checks))  # fmt: skip
+    if failed(checks):
+        raise typer.Exit(1)
+
+
+@synth.command("eie")
+def synth_eie(
+    layer: Annotated[str, typer.Argument(metavar="LAYER|all", help="A layer of Table III, as in alex-7; or all.")],
+    out: Annotated[Path, typer.Option(help="The .safetensors file, or for all the folder, to write.")],
+    row_sigma: Annotated[float, typer.Option(help="Spread of the rows' densities (lognormal); real ones differ.")] = 0,
+    seed: SeedOption = 0,
+) -> None:
+    """Make one of the nine layers of EIE's Table III (or all), of its size and densities, with random weights."""
+    from .workloads import save_trace
+    from .workloads.synth import EIE_LAYERS, eie_layer
+
+    names = [known.name for known in EIE_LAYERS] if layer == "all" else [layer]
+    with _progress("synth") as step:
+        for done, name in enumerate(names):
+            step(done, len(names), name)
+            trace = eie_layer(name, row_sigma=row_sigma, seed=seed)
+            path = out / f"{trace.name}.safetensors" if layer == "all" else out
+            if layer == "all":
+                _make_folder(out)
+            save_trace(trace, path)
+            typer.echo(f"{path}: {trace.name}, {trace.layers[0].shape}, {1 - trace.sparsity:.1%} of weights kept")
+
+
+@synth.command("random")
+def synth_random(
+    out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    rows: Annotated[int, typer.Option(help="Outputs.")] = 1024,
+    cols: Annotated[int, typer.Option(help="Inputs.")] = 1024,
+    density: Annotated[float, typer.Option(help="Share of weights that are kept.")] = 0.1,
+    act_density: Annotated[float, typer.Option(help="Share of activations that are nonzero.")] = 0.35,
+    row_sigma: Annotated[float, typer.Option(help="Spread of the rows' densities (lognormal).")] = 0,
+    samples: Annotated[int, typer.Option(help="Inputs in the batch.")] = 1,
+    bias: Annotated[bool, typer.Option("--bias", help="Add a bias.")] = False,
+    seed: SeedOption = 0,
+) -> None:
+    """Make a random linear layer."""
+    from .workloads import save_trace
+    from .workloads.synth import random_layer
+
+    trace = random_layer(
+        rows, cols, density, act_density, row_sigma=row_sigma, seed=seed, samples=samples, bias=bias, name=out.stem
+    )
+    save_trace(trace, out)
+    typer.echo(f"{out}: {trace.name}, {trace.layers[0].shape}, {1 - trace.sparsity:.1%} of weights kept")
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A bundled recipe, or the path of a .toml.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where trace, checkpoint and history go.")] = Path("runs"),
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a field of the recipe.")
+    ] = None,
+) -> None:
+    """Train and prune a network by a recipe, and write its trace (needs the extra train)."""
+    from .reports.tables import history_table
+    from .workloads.training import load_recipe
+    from .workloads.training import train as run_train
+
+    loaded = load_recipe(recipe, **dict(_parse_set(text) for text in set_ or []))
+    with _progress(loaded.name) as step:
+        run = run_train(loaded, out=out, progress=lambda done, all_: step(done, all_, ""))
+    _print(history_table(run))
+    for suffix in (".safetensors", ".checkpoint.safetensors", ".history.csv"):
+        typer.echo(str(out / f"{loaded.name}{suffix}"))
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A training run's, or a file of weights.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.safetensors", help="The trace to write.")],
+    act_density: ActDensityOption = None,
+    samples: SamplesOption = 1,
+    seed: SeedOption = 0,
+    input_size: InputSizeOption = None,
+) -> None:
+    """Export a trace from a training run's checkpoint, or from masked weights of yours."""
+    from .workloads import save_trace
+    from .workloads.training import export_checkpoint, is_checkpoint
+
+    if is_checkpoint(checkpoint):
+        trace = export_checkpoint(checkpoint)
+    else:
+        trace = _trace(checkpoint, act_density, samples, seed, input_size)
+    save_trace(trace, out)
+    typer.echo(f"{out}: {trace.name}, {len(trace.layers)} layers, {trace.sparsity:.1%} sparse")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where tables, plots and the timeline go.")] = Path(
+        "gossamer-demo"
+    ),
+) -> None:
+    """Tell the whole story on bundled data: simulate, compare, sweep, check; tables and plots written and named."""
+    from .reports.demo import run_demo
+
+    _make_folder(out)
+    for part in run_demo(out):
+        _print(part)
+
+
+def _machine(name: str, settings: list[str] | None) -> Machine:
+    from .models import load_machine
+
+    return load_machine(name, **dict(_parse_set(text) for text in settings or []))
+
+
+def _trace(
+    name: str, act_density: float | None = None, samples: int = 1, seed: int = 0, input_size: str | None = None
+) -> Trace:
+    from .workloads import InputError, load_trace
+
+    size = None
+    if input_size is not None:
+        sides = input_size.lower().split("x")
+        if len(sides) != 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+            raise InputError(f"--input-size must be HEIGHTxWIDTH, as in 32x32, not {input_size!r}")
+        size = (int(sides[0]), int(sides[1]))
+    return load_trace(name, act_density=act_density, samples=samples, seed=seed, input_size=size)
+
+
+def _parse_set(text: str) -> tuple[str, Any]:
+    """Return the key and value of KEY=VALUE; the value is read as in TOML, else as a bare word."""
+    from .workloads import InputError
+
+    key, equals, value = text.partition("=")
+    if not equals or not key or not value:
+        raise InputError(f"a setting must be KEY=VALUE, not {text!r}; as in queue_depth=16")
+    return key.strip(), _value(value.strip())
+
+
+def _parse_grid(text: str) -> tuple[str, list[Any]]:
+    from .workloads import InputError
+
+    key, equals, values = text.partition("=")
+    if not equals or not key or not all(value.strip() for value in values.split(",")):
+        raise InputError(f"a grid must be KEY=VALUE,VALUE,..., not {text!r}; as in pe_count=1,2,4")
+    return key.strip(), [_value(value.strip()) for value in values.split(",")]
+
+
+def _value(text: str) -> Any:
+    import tomllib
+
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _write(path: Path, data: bytes) -> None:
+    from .workloads.files.container import write_beside
+
+    write_beside(path, data)
+
+
+def _make_folder(path: Path) -> None:
+    from .workloads import InputError
+
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: a folder must be writable, and: {error.strerror}; choose another") from None
+
+
+def _finish(json: str | None, text: Callable[[], str], table: RenderableType) -> None:
+    """Print the table, and write the JSON; where that goes to standard output it goes there alone."""
+    if json == "-":
+        sys.stdout.write(text())
+        return
+    if json is not None:
+        _write(Path(json), text().encode())
+    _print(table)
+
+
+def _print(table: RenderableType) -> None:
+    from rich.console import Console
+
+    # A pipe has no width of its own; a table squeezed to 80 columns would lose figures.
+    width = None if sys.stdout.isatty() else 120
+    Console(highlight=False, soft_wrap=False, width=width).print(table)
+
+
+def _warn(warnings: list[str]) -> None:
+    for warning in warnings:
+        print(f"gossamer: warning: {warning}", file=sys.stderr)
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Give a function (done, all, what) that shows progress on standard error, if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done, all_, what: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, all_, what: bar.update(
+            task, completed=done, total=all_ or None, description=f"{title} {what}".strip()
+        )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    try:
+        status = app(args=arguments, prog_name="gossamer", standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except (KeyboardInterrupt, typer.Abort):
+        print("gossamer: interrupted; what was finished is kept", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; say nothing more, on any descriptor, at exit either.
+        import os
+
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        message = _bad_input(error)
+        if message is None:
+            raise
+        print(f"gossamer: error: {message}", file=sys.stderr)
+        return 2
+
+
+def _bad_input(error: Exception) -> str | None:
+    """Return what to tell the user if it was the input that was wrong, None if it was this program."""
+    from typer.exceptions import TyperException
+
+    from .workloads.errors import InputError
+
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, TyperException):
+        return str(getattr(error, "format_message", lambda: error)())
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
