@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from .simulator.machine import Machine
     from .workloads.trace import Trace
 
+INTERRUPTED = 130  # exit status: 128 + SIGINT, as shells have it
+PLOT_SUFFIXES = (".png", ".svg", ".pdf")
+
 app = typer.Typer(
     name="gossamer",
     help="Cycle-level simulator for sparse neural-network accelerators.",
@@ -75,6 +78,8 @@ def simulate_command(
     from .simulator import simulate
     from .simulator.timeline import Timeline
 
+    _check_outputs(json, csv)
+    _check_outputs(timeline, suffixes=(".json",))
     machine = _machine(on, set_)
     loaded = _trace(trace, act_density, samples, seed, input_size)
     recorded = None if timeline is None else Timeline()
@@ -109,6 +114,8 @@ def compare(
     from .reports.tables import compare_rows, compare_table, csv_text
     from .simulator import simulate
 
+    _check_outputs(json, csv)
+    _check_outputs(plot, suffixes=PLOT_SUFFIXES)
     machines = [_machine(name, set_) for name in on or ["eie-64pe"]]
     loaded = [_trace(trace) for trace in traces]
     with _progress("compare") as step:
@@ -151,6 +158,8 @@ def sweep(
     from .simulator.sweep import Case, grid_points
     from .simulator.sweep import sweep as run_sweep
 
+    _check_outputs(json, csv, store)
+    _check_outputs(plot, suffixes=PLOT_SUFFIXES)
     machine = _machine(on, set_)
     values = dict(_parse_grid(text) for text in grid)
     points = [(point, vary(machine, **point)) for point in grid_points(values)]
@@ -198,7 +207,7 @@ def check(
     input_size: InputSizeOption = None,
 ) -> None:
     """Check the engines against each other and their numbers against numpy, on a trace of yours."""
-    from .reports.tables import engines_table
+    from .reports.verdicts import engines_table
     from .simulator.check import check as run_check
 
     machine = _machine(on, set_)
@@ -219,9 +228,10 @@ def validate(
     """Set published figures beside simulated ones, with error and source; status 1 where one is out of tolerance."""
     import msgspec
 
-    from .reports.tables import checks_table
+    from .reports.verdicts import checks_table
     from .reports.validate import failed, validations
 
+    _check_outputs(json)
     run = validations(what)
     with _progress(f"validate {what}"):
         checks = run(dump)
@@ -242,6 +252,8 @@ def synth_eie(
     from .workloads import save_trace
     from .workloads.synth import EIE_LAYERS, eie_layer
 
+    if layer != "all":
+        _check_outputs(out)
     names = [known.name for known in EIE_LAYERS] if layer == "all" else [layer]
     with _progress("synth") as step:
         for done, name in enumerate(names):
@@ -270,6 +282,7 @@ def synth_random(
     from .workloads import save_trace
     from .workloads.synth import random_layer
 
+    _check_outputs(out)
     trace = random_layer(
         rows, cols, density, act_density, row_sigma=row_sigma, seed=seed, samples=samples, bias=bias, name=out.stem
     )
@@ -311,6 +324,7 @@ def export(
     from .workloads import save_trace
     from .workloads.training import export_checkpoint, is_checkpoint
 
+    _check_outputs(out)
     if is_checkpoint(checkpoint):
         trace = export_checkpoint(checkpoint)
     else:
@@ -381,6 +395,27 @@ def _value(text: str) -> Any:
         return text
 
 
+def _check_outputs(*paths: Path | str | None, suffixes: tuple[str, ...] = ()) -> None:
+    """Find out before the work, not after it, that a result could not be written. Raises InputError."""
+    import os
+
+    from .workloads import InputError
+
+    for path in paths:
+        if path is None or path == "-":
+            continue
+        place = Path(path)
+        folder = place.parent
+        if suffixes and place.suffix.lower() not in suffixes:
+            raise InputError(f"{path}: the name of this output must end in {', '.join(suffixes)}, not {place.suffix!r}")
+        if place.is_dir():
+            raise InputError(f"{path}: an output must be a file, and this is a folder; give a name in it")
+        if not folder.is_dir():
+            raise InputError(f"{path}: an output needs a folder to lie in, and {folder} is none; make it first")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise InputError(f"{path}: an output must be writable, and {folder} is not; choose another folder")
+
+
 def _write(path: Path, data: bytes) -> None:
     from .workloads.files.container import write_beside
 
@@ -441,10 +476,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         status = app(args=arguments, prog_name="gossamer", standalone_mode=False)
         sys.stdout.flush()
-        return status if isinstance(status, int) else 0
     except (KeyboardInterrupt, typer.Abort):
-        print("gossamer: interrupted; what was finished is kept", file=sys.stderr)
-        return 130
+        status = INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has gone; say nothing more, on any descriptor, at exit either.
         import os
@@ -457,6 +490,9 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(f"gossamer: error: {message}", file=sys.stderr)
         return 2
+    if status == INTERRUPTED:
+        print("gossamer: interrupted; what was finished is kept", file=sys.stderr)
+    return status if isinstance(status, int) else 0
 
 
 def _bad_input(error: Exception) -> str | None:

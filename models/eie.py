@@ -69,7 +69,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def __post_init__(self) -> None:
         bounds = {
-            "pe_count": (1, 65536), "queue_depth": (2, 1 << 20), "index_bits": (2, 8), "code_bits": (1, 8),
+            "pe_count": (1, 8192), "queue_depth": (2, 1 << 20), "index_bits": (2, 8), "code_bits": (1, 8),
             "entries_per_row": (1, 1024), "spmat_bytes": (1, 1 << 40), "ptr_bytes": (1, 1 << 40),
             "pointer_bits": (1, 64), "act_registers": (1, 1 << 30), "act_sram_bytes": (0, 1 << 40), "word_bits": (2, 24),
         }  # fmt: skip
@@ -323,7 +323,14 @@ def _result(
         int(stored.sum()), pointers, pe_count, config.code_bits, config.index_bits, config.pointer_bits
     )
     storage["codebook"] = (1 << config.code_bits) * config.word_bits if config.weights == "codebook" else 0
-    row_bytes = config.entries_per_row * (config.code_bits + config.index_bits) / 8
+    row_bits = config.entries_per_row * (config.code_bits + config.index_bits)
+    energy, warnings = None, _warnings(layer, config, stored, pointers)
+    if machine.energy is not None:
+        misfit = machine.energy.misfit(word_bits=config.word_bits, row_bits=row_bits)
+        if misfit is None:
+            energy = machine.energy.energy(cycles, units(config), counts)
+        else:
+            warnings.append(misfit)
     result = LayerResult(
         name=layer.name,
         op=layer.op,
@@ -342,15 +349,15 @@ def _result(
         },
         cycles_per_unit={"pe": {cause: of_pe.tolist() for cause, of_pe in account.pe.items()}},
         counts=dict(counts),
-        energy_j=None if machine.energy is None else machine.energy.energy(cycles, units(config), counts),
+        energy_j=energy,
         traffic_bytes={
-            "spmat_sram": int(counts["spmat_reads"] * row_bytes),
+            "spmat_sram": counts["spmat_reads"] * row_bits // 8,
             "ptr_sram": counts["ptr_reads"] * 2 * config.pointer_bits // 8,
             "activations": (counts["act_reads"] + counts["act_writes"]) * config.word_bits // 8,
         },
         storage_bits=storage,
         arithmetic=dict(arithmetic),
-        warnings=_warnings(layer, config, stored, pointers),
+        warnings=warnings,
     )
     return result.with_output(output)
 

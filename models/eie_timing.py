@@ -49,7 +49,7 @@ class Encoded:
     def of(cls, matrix: np.ndarray, pe_count: int, index_bits: int) -> Encoded:
         """Return what the interleaved CSC of ``matrix`` would hold; the entries themselves are not stored."""
         counts = count(matrix, pe_count, index_bits)
-        pointers = np.empty((len(counts.entries) + 1, pe_count), np.int64)
+        pointers = np.empty((len(counts.entries) + 1, pe_count), np.int32 if matrix.size < 1 << 31 else np.int64)
         _find_pointers(counts.entries, pointers)
         return cls(counts, pointers)
 

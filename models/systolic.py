@@ -275,9 +275,9 @@ def _energy(machine: Machine, account: Account) -> tuple[Energy | None, list[str
     table, bits = machine.energy, 8 * machine.config.word_bytes
     if table is None:
         return None, []
-    if table.word_bits not in (None, bits):
-        reason = f"energy table {table.name} is for words of {table.word_bits} bits, not {bits}: no energy given"
-        return None, [reason]
+    misfit = table.misfit(word_bits=bits)
+    if misfit is not None:
+        return None, [misfit]
     return table.energy(account.cycles, {"array": 1}, account.counts), []
 
 

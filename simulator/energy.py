@@ -57,14 +57,16 @@ class Area(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class EnergyTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Energies and areas of one technology; every value has a source, or says ``assumed``.
 
-    ``node_nm``: None where the source does not tell. ``word_bits``: the width of the words that counts count, where
-    values hold for one width only. ``description``: what the table can and cannot tell.
+    ``node_nm``: None where the source does not tell. ``word_bits``, ``row_bits``: the width of the words that counts
+    count, and of the rows of the weight SRAM, where values hold for one width only. ``description``: what the table can
+    and cannot tell.
     """
 
     name: str
     mode: str
     node_nm: int | None = None
     word_bits: int | None = None
+    row_bits: int | None = None
     description: str = ""
     per_cycle: list[PerCycle] = []
     per_event: list[PerEvent] = []
@@ -78,10 +80,19 @@ class EnergyTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         if wrong or not right:
             need, leave = ("per_cycle", "per_event") if self.mode == "calibrated" else ("per_event", "per_cycle")
             raise ValueError(f"a table of mode {self.mode} must have {need} and no {leave}: the two are never mixed")
-        for name in ("node_nm", "word_bits"):
+        for name in ("node_nm", "word_bits", "row_bits"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
+
+    def misfit(self, **bits: int) -> str | None:
+        """Say why the table has no values for a machine of these ``word_bits`` or ``row_bits``, None where it has."""
+        for name, width in bits.items():
+            wanted = getattr(self, name)
+            if wanted not in (None, width):
+                what = name.replace("_bits", "s")
+                return f"energy table {self.name} is for {what} of {wanted} bits, not {width}: no energy given"
+        return None
 
     def energy(self, cycles: int, units: Mapping[str, int], counts: Mapping[str, int]) -> Energy:
         """Return the energy of ``cycles`` on a machine of ``units`` that counted ``counts``.

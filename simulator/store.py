@@ -55,8 +55,9 @@ class Store:
             raise InputError(f"{self._name}: a store must be a file of its own, and this database has other tables")
         self._db.execute("pragma journal_mode = wal")
         self._db.execute("pragma synchronous = normal")
-        self._db.execute(_TABLE)
-        self._db.execute(f"pragma user_version = {SCHEMA_VERSION}")
+        if version == 0:
+            self._db.execute(_TABLE)
+            self._db.execute(f"pragma user_version = {SCHEMA_VERSION}")
 
     def _unusable(self, error: sqlite3.Error) -> InputError:
         return InputError(f"{self._name}: a store must be a writable SQLite file: {error}; choose another")

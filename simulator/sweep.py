@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 import multiprocessing
+import signal
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -161,7 +164,8 @@ def _run_pool(cases: Sequence[Case], groups: deque[range], workers: int) -> Gene
         while groups or running:
             while groups and len(running) < workers:
                 group = groups.popleft()
-                running[pool.submit(_run_some, group)] = group
+                with _interrupts_held():
+                    running[pool.submit(_run_some, group)] = group
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 finished = future.result()
                 group = running.pop(future)
@@ -174,6 +178,19 @@ def _run_pool(cases: Sequence[Case], groups: deque[range], workers: int) -> Gene
     finally:
         pool.shutdown(wait=not running, cancel_futures=True)
     return []
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let processes that start here ignore the terminal's interrupt: this process is the one that answers it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 _bench: _Bench | None = None  # a worker process's own; set once, when it starts

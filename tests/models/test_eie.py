@@ -293,3 +293,17 @@ def test_batches_charge_the_words_that_move_and_the_drains_between_them():
     assert batched.macs == plain.macs == 32
     assert batched.cycles > plain.cycles
     assert np.array_equal(batched.output, plain.output)
+
+
+def test_a_table_of_event_energies_is_not_stretched_to_other_widths():
+    layer = coded(np.ones((4, 8)), np.ones(8))
+    for change, misfit in (
+        ({"entries_per_row": 4}, "energy table eie-45nm-event is for rows of 64 bits, not 32: no energy given"),
+        ({"word_bits": 8}, "energy table eie-45nm-event is for words of 16 bits, not 8: no energy given"),
+    ):
+        fast, event = both(layer, energy="eie-45nm-event", **change)
+        assert_equal(fast, event)
+        assert fast.energy_j is None
+        assert misfit in fast.warnings
+    fast, _ = both(layer, energy="eie-45nm-event")
+    assert fast.energy_j.by_part["SpmatRead"] == pytest.approx(fast.counts["spmat_reads"] * 32.3e-12)

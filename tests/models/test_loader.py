@@ -57,7 +57,7 @@ def test_overrides_replace_fields_and_their_energy_table():
         ({"pe_count": 3.5}, "eie-64pe: pe_count must be a whole number, not 3.5"),
         ({"pe_count": True}, "eie-64pe: pe_count must be a whole number, not True"),
         ({"pe_count": "many"}, "eie-64pe: pe_count must be a whole number, not 'many'"),
-        ({"pe_count": 10**9}, "eie-64pe: pe_count must be at most 65536, not 1000000000"),
+        ({"pe_count": 10**9}, "eie-64pe: pe_count must be at most 8192, not 1000000000"),
         ({"queue_depth": 1}, "eie-64pe: queue_depth must be at least 2, not 1"),
         ({"index_bits": 9}, "eie-64pe: index_bits must be at most 8, not 9"),
         ({"clock_hz": -1}, "eie-64pe: clock_hz must be above 0 and finite, not -1.0"),

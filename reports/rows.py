@@ -1,0 +1,236 @@
+"""Results as rows of plain numbers, and what every column means: the figures behind tables, plots and CSV files."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ..simulator.result import LayerResult, Result, Totals
+from ..simulator.sweep import Outcome
+
+Row = dict[str, Any]
+
+COLUMNS: dict[str, tuple[str, str]] = {
+    # what was run
+    "trace": ("", "name of the trace"),
+    "machine": ("", "name of the machine; a sweep's settings stand in columns of their own"),
+    "engine": ("", "fast (recurrences) or event (stepped units); both give the same figures"),
+    "layer": ("", "name of the layer"),
+    "op": ("", "operation of the layer"),
+    "shape": ("", "shape of the layer's weight, outputs first"),
+    "samples": ("samples", "inputs in the batch; all figures are sums over them"),
+    "vectors": ("vectors", "matrix-vector products the samples came to; a convolution makes one an output position"),
+    "accuracy": ("share", "accuracy of the pruned network on its test set, from the trace's provenance"),
+    "sparsity": ("share", "weights of the trace that are zero / all weights"),
+    "error": ("", "why the case failed; empty where it did not"),
+    # time
+    "cycles": ("cycles", "clock cycles from the first input to the last result"),
+    "cycles_per_sample": ("cycles", "cycles / samples"),
+    "latency_us": ("us", "cycles / clock"),
+    "latency_per_sample_us": ("us", "latency / samples"),
+    "theoretical_cycles": ("cycles", "cycles with all units busy all the time; padding counts as work"),
+    "speedup": ("ratio", "latency per sample of the baseline / that of this row. Baseline of a sweep: the first case "
+                "of the same trace and machine that finished; of a comparison: its first row"),
+    "utilization": ("share", "useful MACs / (multipliers x cycles)"),
+    "load_balance": ("share", "1 - (starved + drained) / (PEs x cycles): PE cycles not spent waiting; a sum over "
+                     "layers is weighted by cycles"),
+    "padding_ratio": ("share", "padding entries / processed entries"),
+    # energy and size
+    "energy_uj": ("uJ", "energy of all samples, by the energy table; figures of different tables do not compare"),
+    "energy_per_sample_uj": ("uJ", "energy / samples"),
+    "energy_delay_pjs": ("pJ s", "energy per sample x latency per sample"),
+    "energy_table": ("", "the table that gave the energies"),
+    "area_mm2": ("mm2", "area of the machine, by the energy table"),
+    "storage_bits": ("bits", "the encoded weights, with pointers and codebook"),
+    "output_error": ("ratio", "rms error of the outputs in the machine's arithmetic / rms of the float64 outputs; the "
+                     "worst layer"),
+    "max_abs_error": ("", "largest error of an output in the machine's arithmetic, against float64"),
+    "same_argmax": ("share", "vectors whose largest output is the one that float64 gives"),
+    # counts of EIE
+    "macs": ("MACs", "useful multiply-accumulates: both operands nonzero where the machine skips zeros"),
+    "entries": ("entries", "stored weights processed, padding included"),
+    "padding": ("entries", "of these, the zeros that only bridge long runs"),
+    "broadcasts": ("activations", "nonzero activations sent to all PEs, biases included"),
+    "ptr_reads": ("reads", "lookups of a column's two pointers: PEs x broadcasts"),
+    "spmat_reads": ("reads", "rows read from the matrix SRAMs"),
+    "act_reads": ("words", "activations and accumulators read: every activation scanned, one accumulator a MAC"),
+    "act_writes": ("words", "accumulators written, one a MAC; with act_batches also words stored to the Act SRAM"),
+    "queue_pushes": ("activations", "writes to activation queues: PEs x broadcasts"),
+    # counts of the systolic array
+    "register_reads": ("words", "registers of the cells read: weight, input and partial sum at each MAC"),
+    **{
+        f"{sram}_sram_{act}": ("words", f"words {act.replace('reads', 'read from').replace('writes', 'written to')} "
+                               f"the {what} SRAM")
+        for sram, what in (("ifmap", "input"), ("filter", "weight"), ("ofmap", "output"))
+        for act in ("reads", "writes")
+    },
+    "dram_reads": ("words", "words read from DRAM"),
+    "dram_writes": ("words", "words written to DRAM"),
+    # where the cycles went; PE causes are sums over the PEs
+    "pe_busy": ("PE cycles", "multiply-accumulates"),
+    "pe_padding": ("PE cycles", "entries that only bridge runs of zeros"),
+    "pe_empty": ("PE cycles", "activations for which the PE stores nothing"),
+    "pe_starved": ("PE cycles", "empty queue while other PEs hold up the broadcast, or before the first activation"),
+    "pe_drained": ("PE cycles", "all done, waiting for the slowest PE and the pipeline"),
+    "pe_act_sram": ("PE cycles", "moving activations between registers and Act SRAM (act_batches)"),
+    "broadcaster_start": ("cycles", "before the first broadcast"),
+    "broadcaster_broadcast": ("cycles", "sending an activation"),
+    "broadcaster_bubble": ("cycles", "loading the next row of activations, or passing one of zeros"),
+    "broadcaster_stalled": ("cycles", "a queue is full"),
+    "broadcaster_done": ("cycles", "all sent"),
+    "broadcaster_act_sram": ("cycles", "moving activations between registers and Act SRAM (act_batches)"),
+    "array_load": ("cycles", "shifting weights in"),
+    "array_compute": ("cycles", "one vector entering a cycle"),
+    "array_fill_drain": ("cycles", "the first input's way in and the last sum's way out"),
+    "array_memory": ("cycles", "waiting for DRAM (dram_bounds_latency)"),
+}  # fmt: skip
+# Columns named after parts, memories and storage, which energy tables and machines are free to name.
+SUFFIXES = {
+    "_uj": ("uJ", "energy of the part {}, by the energy table"),
+    "_bytes": ("bytes", "traffic of {}"),
+    "_stored_bits": ("bits", "stored as {}, of the encoded weights"),
+}
+
+
+def describe(column: str) -> tuple[str, str]:
+    """Return unit and definition of ``column``; a setting of a sweep and a count of a new machine are named so."""
+    if column in COLUMNS:
+        return COLUMNS[column]
+    for suffix, (unit, definition) in SUFFIXES.items():
+        if column.endswith(suffix):
+            return unit, definition.format(column.removesuffix(suffix))
+    return "", "a setting of the machine, or a count of its model"
+
+
+def layer_rows(result: Result) -> list[Row]:
+    """Return everything known of each layer: one row a layer, in order; columns as in `COLUMNS`."""
+    return [_layer_row(result, layer) for layer in result.layers]
+
+
+def sweep_rows(outcomes: Iterable[Outcome]) -> list[Row]:
+    """Return one row a case: trace, machine, its settings, and figures or the error."""
+    rows = []
+    first: dict[tuple[str, str], Result] = {}
+    for outcome in outcomes:
+        case, result = outcome.case, outcome.result
+        row: Row = {"trace": case.trace.name, "machine": case.machine.name, **case.settings}
+        if result is None:
+            rows.append({**row, "error": outcome.error or "not run"})
+            continue
+        baseline = first.setdefault((case.trace.sha256, case.machine.name), result)
+        total = result.total
+        rows.append({
+            **row,
+            "cycles": total.cycles,
+            "latency_us": total.latency_s * 1e6,
+            "speedup": _speedup(baseline, result),
+            "load_balance": total.load_balance,
+            "utilization": total.utilization,
+            "padding_ratio": padding_ratio(total),
+            "energy_uj": None if total.energy_j is None else total.energy_j.total * 1e6,
+            "energy_table": None if total.energy_j is None else total.energy_j.table,
+            "area_mm2": total.area_mm2,
+            "error": "",
+        })  # fmt: skip
+    return rows
+
+
+def compare_rows(results: Sequence[Result], baseline: Result | None = None) -> list[Row]:
+    """Return one row a result, all per sample; speed-ups are over ``baseline``, the first of them unless given."""
+    rows = []
+    for result in results:
+        total, samples = result.total, result.samples
+        latency = total.latency_s / samples
+        energy = None if total.energy_j is None else total.energy_j.total / samples
+        rows.append({
+            "trace": result.trace.name,
+            "machine": result.machine.name,
+            "accuracy": result.trace.provenance.get("accuracy"),
+            "sparsity": result.trace.sparsity,
+            "cycles": total.cycles,
+            "samples": samples,
+            "cycles_per_sample": total.cycles / samples,
+            "latency_per_sample_us": latency * 1e6,
+            "speedup": _speedup(results[0] if baseline is None else baseline, result),
+            "load_balance": total.load_balance,
+            "utilization": total.utilization,
+            "padding_ratio": padding_ratio(total),
+            "energy_per_sample_uj": None if energy is None else energy * 1e6,
+            "energy_delay_pjs": None if energy is None else energy * latency * 1e12,
+            "energy_table": None if total.energy_j is None else total.energy_j.table,
+            "storage_bits": sum(total.storage_bits.values()),
+            "output_error": output_error(result),
+        })  # fmt: skip
+    return rows
+
+
+def csv_text(rows: Sequence[Row]) -> str:
+    """Return ``rows`` as CSV text with a head; columns in the order in which they first occur, None as nothing."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def padding_ratio(figures: Totals | LayerResult) -> float | None:
+    """Return padding / entries, None where a machine stores no padding or processed nothing."""
+    entries = figures.counts.get("entries", 0)
+    return figures.counts["padding"] / entries if entries and "padding" in figures.counts else None
+
+
+def output_error(result: Result) -> float | None:
+    """Return the largest relative rms error of any layer's outputs, None where the arithmetic is not simulated."""
+    errors = [error for layer in result.layers if (error := _relative_error(layer)) is not None]
+    return max(errors, default=None)
+
+
+def _relative_error(layer: LayerResult) -> float | None:
+    if layer.arithmetic is None:
+        return None
+    error, reference = layer.arithmetic["rms_error"], layer.arithmetic["rms_reference"]
+    return error / reference if reference else (0.0 if error == 0 else None)
+
+
+def _speedup(baseline: Result, result: Result) -> float | None:
+    latency = result.total.latency_s / result.samples
+    return baseline.total.latency_s / baseline.samples / latency if latency else None
+
+
+def _layer_row(result: Result, layer: LayerResult) -> Row:
+    energy, arithmetic = layer.energy_j, layer.arithmetic or {}
+    return {
+        "trace": result.trace.name,
+        "machine": result.machine.name,
+        "engine": result.engine,
+        "layer": layer.name,
+        "op": layer.op,
+        "shape": "x".join(map(str, layer.shape)),
+        "samples": layer.samples,
+        "vectors": layer.vectors,
+        "cycles": layer.cycles,
+        "latency_us": layer.latency_s * 1e6,
+        "theoretical_cycles": layer.theoretical_cycles,
+        "utilization": layer.utilization,
+        "load_balance": layer.load_balance,
+        "padding_ratio": padding_ratio(layer),
+        "macs": layer.macs,
+        **layer.counts,
+        **{
+            f"{unit}_{cause}": cycles
+            for unit, causes in layer.cycles_by_cause.items()
+            for cause, cycles in causes.items()
+        },
+        "energy_uj": None if energy is None else energy.total * 1e6,
+        **({} if energy is None else {f"{part}_uj": joules * 1e6 for part, joules in energy.by_part.items()}),
+        "energy_table": None if energy is None else energy.table,
+        **{f"{level}_bytes": count for level, count in layer.traffic_bytes.items()},
+        "storage_bits": sum(layer.storage_bits.values()),
+        **{f"{part}_stored_bits": bits for part, bits in layer.storage_bits.items()},
+        "output_error": _relative_error(layer),
+        "max_abs_error": arithmetic.get("max_abs_error"),
+        "same_argmax": arithmetic.get("same_argmax"),
+    }

@@ -1,0 +1,161 @@
+"""Published against simulated: checks with source, error, tolerance and verdict. Misses are listed, not tuned away."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from ..workloads.errors import InputError
+from .eie_figures import (
+    Figures,
+    dump_figures,
+    ese_figures,
+    layer_figures,
+    layer_runs,
+    limit_figures,
+    table_figures,
+    trend_figures,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """A published figure beside the simulated one.
+
+    ``published`` is None where the paper tells a trend in words, ``simulated`` where the check was skipped. ``error``
+    is simulated / published - 1. ``tolerance`` says what a hit is. ``verdict``: "hit"; "miss", out of tolerance;
+    "known miss", out of tolerance by the stated amount, the note giving the cause; "skipped". ``group``: the heading.
+    """
+
+    name: str
+    source: str
+    published: float | None
+    simulated: float | None
+    unit: str
+    error: float | None
+    tolerance: str
+    verdict: str
+    note: str = ""
+    group: str = ""
+
+
+def failed(checks: Iterable[Check]) -> bool:
+    """Tell whether any check is out of its tolerance without being a known miss of the stated size."""
+    return any(check.verdict == "miss" for check in checks)
+
+
+def validate_eie(dump: str | Path | None = None) -> list[Check]:
+    """Return the checks of the EIE paper, in its order; without ``dump`` those of the real layer are skipped.
+
+    ``dump``: the data folder of the authors' own simulator. Raises InputError where it is not one.
+    """
+    paper = _read_paper("eie")
+    slack = paper["slack"]
+    real = dump_figures(Path(dump)) if dump is not None else None  # first: a wrong path is told at once
+    uniform, unequal, alex7, alex7_256 = layer_runs()
+    return [
+        *_checks(paper["dump"], real, slack),
+        *_layer_checks(paper["layers"], layer_figures(uniform, unequal), slack),
+        *_checks(paper["tables"], table_figures(alex7, alex7_256), slack),
+        *_checks(paper["trends"], trend_figures(uniform, unequal), slack),
+        *_checks(paper["limits"], limit_figures(uniform), slack),
+        *_checks(paper["ese"], ese_figures(), slack),
+    ]
+
+
+def validations(what: str) -> Callable[[Path | None], list[Check]]:
+    """Return the function that validates the accelerator ``what``, given the path of data that cannot be bundled."""
+    known: dict[str, Callable[[Path | None], list[Check]]] = {"eie": validate_eie}
+    if what not in known:
+        raise InputError(f"unknown accelerator {what!r} to validate; known: {', '.join(known)}")
+    return known[what]
+
+
+def judge(entry: dict[str, Any], value: float | None, slack: float, *, group: str = "", note: str = "") -> Check:
+    """Return the check that ``entry``, a table of a papers file, makes of the simulated ``value``; None skips it.
+
+    ``entry`` has name, source and unit, and either published and tolerance (relative) or at_least or at_most; its
+    known_miss gives the error (of a bound: the value) that is known, met when it is off by ``slack`` at most.
+    """
+    published = entry.get("published")
+    known = entry.get("known_miss")
+    error = None if published is None or value is None else value / published - 1
+    if published is not None:
+        tolerance, off = _percent(entry["tolerance"]), error
+        hit = error is not None and abs(error) <= entry["tolerance"] + 1e-12
+    elif "at_least" in entry:
+        tolerance, off = f"at least {entry['at_least']:,}", value
+        hit = value is not None and value >= entry["at_least"]
+    else:
+        tolerance, off = f"at most {entry['at_most']:,}", value
+        hit = value is not None and value <= entry["at_most"]
+    verdict = "hit" if hit else "miss"
+    if off is None:
+        verdict = "skipped"
+    elif not hit and known is not None:
+        same = abs(off - known["error"]) <= slack + 1e-12
+        verdict = "known miss" if same else "miss"
+        note = known["cause"] if same else f"the known miss was {known['error']:+.3g}: {known['cause']}"
+    words = [f"the paper says: {entry['words']}"] if "words" in entry else []
+    return Check(
+        name=entry["name"],
+        source=entry["source"],
+        published=published,
+        simulated=value,
+        unit=entry["unit"],
+        error=error,
+        tolerance=tolerance,
+        verdict=verdict,
+        note="; ".join([*words, *([note] if note else [])]),
+        group=group,
+    )
+
+
+def _checks(section: dict[str, Any], figures: Figures | None, slack: float) -> Iterator[Check]:
+    about = section.get("note", "")
+    for entry in section["check"]:
+        value, note = (None, section["absent"]) if figures is None else figures[entry["key"]]
+        other = entry.get("note", "" if "words" in entry else about)
+        yield judge(entry, value, slack, group=section["group"], note=note or other)
+
+
+def _layer_checks(section: dict[str, Any], figures: dict[str, dict[str, float]], slack: float) -> Iterator[Check]:
+    """Yield the four checks of each layer: theoretical time, time with rows alike and unequal, and their ratio."""
+    for layer in section["layer"]:
+        known = layer.get("known_miss", {})
+        published = {
+            "theoretical": layer["theoretical_us"],
+            "uniform": layer["actual_us"],
+            "rows": layer["actual_us"],
+            "ratio": layer["actual_us"] / layer["theoretical_us"],
+        }
+        titles = {
+            "theoretical": " theoretical",
+            "uniform": ", uniform rows",
+            "rows": ", row_sigma 0.13",
+            "ratio": " actual / theoretical",
+        }
+        for key, value in figures[layer["name"]].items():
+            entry = {
+                "name": layer["name"] + titles[key],
+                "source": section["source"],
+                "published": published[key],
+                "unit": "ratio" if key == "ratio" else "us",
+                "tolerance": section["ratio_tolerance"] if key == "ratio" else layer["density_tolerance"],
+            }
+            if key in known:
+                entry["known_miss"] = {"error": known[key], "cause": known["cause"]}
+            yield judge(entry, value, slack, group=section["group"], note=section["note"])
+
+
+def _percent(tolerance: float) -> str:
+    return "exact" if tolerance == 0 else f"{100 * tolerance:.3g} %"
+
+
+def _read_paper(name: str) -> dict[str, Any]:
+    file = resources.files(__package__) / "papers" / f"{name}.toml"
+    return tomllib.loads(file.read_text("utf-8"))

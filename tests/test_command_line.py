@@ -1,0 +1,236 @@
+"""The command line: what it prints where, its exit status, and what it says of bad input."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gossamer.__main__ import main
+from gossamer.simulator import read_result
+from gossamer.workloads import load_trace, save_trace
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def run(capsys, *arguments):
+    status = main(list(map(str, arguments)))
+    return (status, *capsys.readouterr())
+
+
+def refused(capsys, *arguments):
+    """Run, expect bad input: status 2, one line on standard error, nothing else said and nothing written."""
+    before = sorted(Path().rglob("*"))
+    status, out, err = run(capsys, *arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith("gossamer: error: ")
+    assert err.count("\n") == 1, err
+    assert sorted(Path().rglob("*")) == before
+    return err.removeprefix("gossamer: error: ").rstrip("\n")
+
+
+def test_simulate_prints_a_table_and_writes_what_it_is_asked_to(capsys):
+    status, out, err = run(capsys, "simulate", "lenet-digits-imp", "--json", "r.json", "--csv", "r.csv")
+    assert (status, err) == (0, "")
+    assert "fc1" in out
+    result = read_result("r.json")
+    assert f"{result.total.cycles:,} cycles" in out
+    rows = Path("r.csv").read_text().splitlines()
+    assert rows[0].startswith("trace,machine,")
+    assert [row.split(",")[3] for row in rows[1:4]] == ["fc1", "fc2", "fc3"]
+
+
+def test_json_to_standard_output_comes_alone(capsys):
+    status, out, _ = run(capsys, "simulate", "lenet-digits-imp", "--json", "-", "--layer", "fc2")
+    assert status == 0
+    data = json.loads(out)
+    assert data["schema"] == "gossamer.result/1"
+    assert [layer["name"] for layer in data["layers"]] == ["fc2"]
+
+
+def test_the_same_command_gives_the_same_bytes(capsys):
+    texts = {run(capsys, "simulate", "lenet-digits-imp", "--json", "-")[1] for _ in range(3)}
+    assert len(texts) == 1
+
+
+def test_both_engines_give_the_same_json_but_for_their_name(capsys):
+    texts = [run(capsys, "simulate", "lenet-digits-imp", "--json", "-", "--engine", e)[1] for e in ("fast", "event")]
+    assert texts[0].replace('"engine": "fast"', '"engine": "event"') == texts[1]
+
+
+def test_a_timeline_is_a_chrome_trace_with_a_track_a_pe(capsys):
+    run(capsys, "simulate", "lenet-digits-imp", "--engine", "event", "--layer", "fc3", "--set", "pe_count=4",
+        "--timeline", "t.json")  # fmt: skip
+    events = json.loads(Path("t.json").read_text())["traceEvents"]
+    tracks = {event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    assert {"broadcaster", "PE 0", "PE 1", "PE 2", "PE 3"} <= tracks
+    assert {event["ph"] for event in events} == {"M", "X", "C"}
+
+
+def test_compare_sets_traces_side_by_side(capsys):
+    status, out, _ = run(capsys, "compare", "lenet-digits-imp", "lenet-digits-imp-balanced", "--csv", "c.csv")
+    assert status == 0
+    for word in ("speed-up", "energy", "load balance", "accuracy"):
+        assert word in out
+    assert len(Path("c.csv").read_text().splitlines()) == 3
+
+
+def test_sweep_keeps_a_store_and_runs_nothing_twice(capsys, monkeypatch):
+    arguments = ("sweep", "lenet-digits-imp", "--grid", "pe_count=1,4", "--grid", "queue_depth=2,8",
+                 "--store", "s.sqlite", "--json", "-")  # fmt: skip
+    first = run(capsys, *arguments)
+    rows = json.loads(first[1])
+    assert [(row["pe_count"], row["queue_depth"]) for row in rows] == [(1, 2), (1, 8), (4, 2), (4, 8)]
+    assert {"cycles", "speedup", "load_balance", "padding_ratio", "energy_uj"} <= set(rows[0])
+    monkeypatch.setattr("gossamer.simulator.sweep.simulate", None)
+    assert run(capsys, *arguments) == first
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_interrupted_sweep_keeps_what_it_finished(workers):
+    grid = ",".join(map(str, range(1, 400)))
+    command = [sys.executable, "-m", "gossamer", "sweep", "lenet-digits-dense", "--grid", f"pe_count={grid}",
+               "--grid", "queue_depth=2,3,4,5,6,7,8", "--store", "s.sqlite", "--workers", str(workers)]  # fmt: skip
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+
+    def finished():
+        if not Path("s.sqlite").exists():
+            return 0
+        database = sqlite3.connect("s.sqlite")
+        try:
+            return database.execute("select count(*) from cases").fetchone()[0]
+        except sqlite3.OperationalError:
+            return 0
+        finally:
+            database.close()
+
+    until = time.monotonic() + 60
+    while finished() < 20 and time.monotonic() < until:
+        time.sleep(0.02)
+    assert started.poll() is None, started.stderr.read()
+    os.killpg(started.pid, signal.SIGINT)
+    out, err = started.communicate(timeout=30)
+    assert started.returncode == 130
+    assert out == b""
+    assert b"interrupted" in err
+    assert b"Error" not in err
+    kept = finished()
+    assert 20 <= kept < 399 * 7
+
+
+def test_check_passes_on_a_bundled_trace(capsys):
+    status, out, _ = run(capsys, "check", "lenet-digits-imp", "--set", "pe_count=4")
+    assert status == 0
+    assert "fc3" in out
+
+
+def test_check_fails_with_status_1_where_the_engines_differ(capsys, monkeypatch):
+    from gossamer.models import eie_units
+
+    monkeypatch.setattr(eie_units, "PIPELINE", 7)
+    status, out, _ = run(capsys, "check", "lenet-digits-imp", "--layer", "fc3", "--set", "pe_count=4")
+    assert status == 1
+    assert "cycles" in out
+
+
+def test_synth_makes_what_simulate_takes(capsys):
+    assert run(capsys, "synth", "random", "--rows", 30, "--cols", 20, "--density", 0.5, "--out", "a.safetensors")[0] == 0
+    assert run(capsys, "simulate", "a.safetensors", "--on", "systolic-8x8")[0] == 0
+    assert run(capsys, "synth", "eie", "nt-we", "--out", "b.safetensors", "--row-sigma", 0.13)[0] == 0
+    assert load_trace("b.safetensors").layers[0].shape == (600, 4096)
+
+
+def test_plain_weights_are_exported_with_drawn_inputs(capsys):
+    weight = np.eye(8, dtype=np.float32)
+    np.savez("w.npz", fc=weight)
+    assert run(capsys, "export", "w.npz", "--out", "t.safetensors", "--act-density", 0.5, "--samples", 3)[0] == 0
+    layer = load_trace("t.safetensors").layers[0]
+    assert np.array_equal(layer.weight, weight)
+    assert layer.inputs.shape == (3, 8)
+
+
+def test_list_names_what_is_bundled(capsys):
+    status, out, _ = run(capsys, "list")
+    assert status == 0
+    for name in ("eie-64pe", "systolic-16x16", "lenet-digits-imp-balanced", "lenet-300-100", "lenet-digits-oneshot"):
+        assert name in out
+    assert "eie-64pe" not in run(capsys, "list", "traces")[1]
+
+
+def test_the_demonstration_writes_what_it_names(capsys):
+    status, out, _ = run(capsys, "demo", "--out", "here")
+    assert status == 0
+    written = out[out.index("Written") :].split()[1:]
+    assert len(written) >= 7
+    assert all(Path(name).stat().st_size for name in written)
+    assert {Path(name).suffix for name in written} >= {".json", ".csv", ".png", ".sqlite"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("simulate", "nope"), "unknown trace 'nope'; known: lenet-digits-dense, "),
+        (("simulate", "lenet-digits-imp", "--on", "eie"), "unknown machine 'eie'; known: eie-256pe, eie-64pe, "),
+        (("simulate", "lenet-digits-imp", "--set", "pe_count=0"), "eie-64pe: pe_count must be at least 1, not 0"),
+        (("simulate", "lenet-digits-imp", "--set", "pe_count=3.5"),
+         "eie-64pe: pe_count must be a whole number, not 3.5"),
+        (("simulate", "lenet-digits-imp", "--set", "pes=3"), "eie-64pe: unknown key 'pes'"),
+        (("simulate", "lenet-digits-imp", "--set", "pe_count"), "a setting must be KEY=VALUE, not 'pe_count'; as in "),
+        (("simulate", "lenet-digits-imp", "--layer", "x*"),
+         "lenet-digits-imp: layer pattern 'x*' must fit at least one of its layers: fc1, fc2, fc3"),
+        (("simulate", "lenet-digits-imp", "--engine", "quick"), "engine must be fast or event, not 'quick'"),
+        (("simulate", "lenet-digits-imp", "--timeline", "t.json"), "a timeline needs engine event, not 'fast'"),
+        (("simulate", "lenet-digits-imp", "--timeline", "t.vcd", "--engine", "event"),
+         "t.vcd: the name of this output must end in .json, not '.vcd'"),
+        (("simulate", "lenet-digits-imp", "--json", "no/such/r.json"),
+         "no/such/r.json: an output needs a folder to lie in, and no/such is none; make it first"),
+        (("simulate", "lenet-digits-imp", "--csv", "a.csv", "--json", "."),
+         ".: an output must be a file, and this is a folder; give a name in it"),
+        (("simulate", "lenet-digits-imp", "--act-density", "0.5"), "lenet-digits-imp: act_density is for files "),
+        (("simulate", "."), ".: "),
+        (("compare", "lenet-digits-imp", "nope"), "unknown trace 'nope'"),
+        (("sweep", "lenet-digits-imp", "--grid", "pe_count=1,,2"), "a grid must be KEY=VALUE,VALUE,..., not "),
+        (("sweep", "lenet-digits-imp", "--grid", "pe_count=1,0"), "eie-64pe: pe_count must be at least 1, not 0"),
+        (("sweep", "lenet-digits-imp", "--grid", "pe_count=1", "--plot", "p.txt"), "p.txt: the name of this output "),
+        (("list", "things"), "what to list must be one of machines, traces, networks, recipes, or nothing for all, "),
+        (("validate", "tpu"), "unknown accelerator 'tpu'; "),
+        (("validate", "eie", "none"), "none: "),
+        (("synth", "eie", "alex-9", "--out", "a.safetensors"), "unknown EIE layer 'alex-9'; known: Alex-6, "),
+        (("synth", "random", "--density", "2", "--out", "a.safetensors"), "density must be "),
+        (("train", "nope"), "nope: a recipe must be a bundled name or a TOML file, "),
+        (("train", "lenet-digits-imp", "--set", "sparsity=1"), "sparsity must be a number of at least 0 and below 1"),
+        (("export", "nope.npz", "--out", "t.safetensors"), "nope.npz: "),
+        (("export", "nope", "--out", "t.safetensors"), "unknown trace 'nope'"),
+        (("simulate",), "Missing argument 'TRACE'."),
+        (("frobnicate",), "No such command 'frobnicate'."),
+        (("simulate", "lenet-digits-imp", "--input-size", "3"), "--input-size must be HEIGHTxWIDTH, as in 32x32, not "),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, tuple) else None,
+)  # fmt: skip
+def test_bad_input_is_one_line_and_status_2(capsys, arguments, message):
+    said = refused(capsys, *arguments)
+    assert message in said
+
+
+def test_a_damaged_trace_is_named(capsys):
+    save_trace(load_trace("lenet-digits-imp"), "t.safetensors")
+    data = Path("t.safetensors").read_bytes()
+    for damaged in (b"", data[:1000], data[:-5], data[:9000] + b"\xff" + data[9001:]):
+        Path("t.safetensors").write_bytes(damaged)
+        assert refused(capsys, "simulate", "t.safetensors").startswith("t.safetensors: ")
+
+
+def test_an_unwritable_folder_is_named(capsys):
+    if os.geteuid() == 0:
+        pytest.skip("a folder is writable to root whatever its mode")
+    Path("shut").mkdir(mode=0o500)
+    assert "an output must be writable" in refused(capsys, "simulate", "lenet-digits-imp", "--json", "shut/r.json")
