@@ -228,8 +228,8 @@ def validate(
     """Set published figures beside simulated ones, with error and source; status 1 where one is out of tolerance."""
     import msgspec
 
-    from .reports.verdicts import checks_table
     from .reports.validate import failed, validations
+    from .reports.verdicts import checks_table
 
     _check_outputs(json)
     run = validations(what)

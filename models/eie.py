@@ -71,7 +71,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         bounds = {
             "pe_count": (1, 8192), "queue_depth": (2, 1 << 20), "index_bits": (2, 8), "code_bits": (1, 8),
             "entries_per_row": (1, 1024), "spmat_bytes": (1, 1 << 40), "ptr_bytes": (1, 1 << 40),
-            "pointer_bits": (1, 64), "act_registers": (1, 1 << 30), "act_sram_bytes": (0, 1 << 40), "word_bits": (2, 24),
+            "pointer_bits": (1, 64), "act_registers": (1, 1 << 30), "act_sram_bytes": (0, 1 << 40),
+            "word_bits": (2, 24),
         }  # fmt: skip
         for name, (least, greatest) in bounds.items():
             value = getattr(self, name)

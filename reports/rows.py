@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..simulator.result import LayerResult, Result, Totals
-from ..simulator.sweep import Outcome
+
+if TYPE_CHECKING:
+    from ..simulator.sweep import Outcome
 
 Row = dict[str, Any]
 

@@ -13,12 +13,12 @@ from rich.markup import escape
 from rich.text import Text
 
 from ..simulator.result import Result
-from ..simulator.sweep import Outcome
 from .cells import Format, figures, new_table, percent, small_percent, times, whole
 from .rows import COLUMNS, Row, compare_rows, csv_text, layer_rows, output_error, padding_ratio, sweep_rows
 from .verdicts import checks_table, engines_table
 
 if TYPE_CHECKING:
+    from ..simulator.sweep import Outcome
     from ..workloads.training import Run
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "layer_rows", "result_table", "summary", "sweep_rows", "sweep_table",
 ]  # fmt: skip
 
+WIDTH_FOR_NAMES = 92  # beside the names of the figures; wider headings are numbered instead
 UNITS = {"pe": "PE"}  # how a kind of unit is written where it is not a plain word
 IMBALANCE = ("starved", "drained")
 LAYER_COLUMNS: tuple[tuple[str, str, Format], ...] = (
@@ -172,19 +173,21 @@ def sweep_table(outcomes: Sequence[Outcome]) -> RenderableType:
 def compare_table(results: Sequence[Result]) -> RenderableType:
     """Return ``results`` side by side, one a column; speed-ups are over the first."""
     rows = compare_rows(results)
-    table = new_table("")
-    table.add_column("", no_wrap=True)
     alike = len({row["machine"] for row in rows}) == 1
-    for row in rows:
-        heading = row["trace"] if alike else f"{row['trace']}\non {row['machine']}"
-        table.add_column(escape(heading), justify="right", overflow="fold")
-    if alike and rows:
-        table.title = escape(f"on {rows[0]['machine']}")
+    names = [row["trace"] if alike else f"{row['trace']}\non {row['machine']}" for row in rows]
+    table = new_table(escape(f"on {rows[0]['machine']}") if alike and rows else "")
+    table.add_column("", no_wrap=True)
+    legend: list[Text] = []
+    if sum(max(map(len, name.split("\n"))) + 1 for name in names) > WIDTH_FOR_NAMES:
+        legend = [Text(f"{i}: {name}".replace("\n", " ")) for i, name in enumerate(names, start=1)]
+        names = [str(i) for i in range(1, len(names) + 1)]
+    for name in names:
+        table.add_column(escape(name), justify="right", overflow="fold")
     for column, heading, form in COMPARE_ROWS:
         values = [row.get(column) for row in rows]
-        if any(value is not None for value in values):
+        if any(value is not None for value in values) and not (column == "energy_table" and legend):
             table.add_row(heading, *("" if value is None else form(value) for value in values))
-    return Group(table, *_energy_notes(rows))
+    return Group(*legend, table, *_energy_notes(rows))
 
 
 def history_table(run: Run) -> RenderableType:

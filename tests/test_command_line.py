@@ -143,7 +143,9 @@ def test_check_fails_with_status_1_where_the_engines_differ(capsys, monkeypatch)
 
 
 def test_synth_makes_what_simulate_takes(capsys):
-    assert run(capsys, "synth", "random", "--rows", 30, "--cols", 20, "--density", 0.5, "--out", "a.safetensors")[0] == 0
+    assert (
+        run(capsys, "synth", "random", "--rows", 30, "--cols", 20, "--density", 0.5, "--out", "a.safetensors")[0] == 0
+    )
     assert run(capsys, "simulate", "a.safetensors", "--on", "systolic-8x8")[0] == 0
     assert run(capsys, "synth", "eie", "nt-we", "--out", "b.safetensors", "--row-sigma", 0.13)[0] == 0
     assert load_trace("b.safetensors").layers[0].shape == (600, 4096)
@@ -202,7 +204,7 @@ def test_the_demonstration_writes_what_it_names(capsys):
         (("sweep", "lenet-digits-imp", "--grid", "pe_count=1,0"), "eie-64pe: pe_count must be at least 1, not 0"),
         (("sweep", "lenet-digits-imp", "--grid", "pe_count=1", "--plot", "p.txt"), "p.txt: the name of this output "),
         (("list", "things"), "what to list must be one of machines, traces, networks, recipes, or nothing for all, "),
-        (("validate", "tpu"), "unknown accelerator 'tpu'; "),
+        (("validate", "tpu"), "unknown accelerator 'tpu' to validate; known: eie"),
         (("validate", "eie", "none"), "none: "),
         (("synth", "eie", "alex-9", "--out", "a.safetensors"), "unknown EIE layer 'alex-9'; known: Alex-6, "),
         (("synth", "random", "--density", "2", "--out", "a.safetensors"), "density must be "),

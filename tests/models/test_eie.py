@@ -3,12 +3,13 @@
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from gossamer.models import eie, load_machine
 from gossamer.simulator import simulate
 from gossamer.simulator.timeline import Timeline
 from gossamer.workloads.trace import Layer, Trace
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 BOOK = np.linspace(-1, 1, 16, dtype=np.float32)
 BOOK[0] = 0

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from gossamer.models import load_machine
 from gossamer.simulator import simulate
 from gossamer.workloads.trace import Layer, Trace

@@ -5,14 +5,15 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from gossamer.models import systolic
 from gossamer.models.loader import load_machine
 from gossamer.simulator.memo import Memo
 from gossamer.simulator.timeline import Change, Interval, Timeline
 from gossamer.workloads.errors import InputError
 from gossamer.workloads.trace import Layer
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 CONFIGS = Path(__file__).resolve().parents[2] / "models" / "configs"
 

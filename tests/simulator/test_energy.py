@@ -5,10 +5,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from gossamer.simulator.energy import EnergyTable, PerCycle, PerEvent, read_energy_table
-from gossamer.workloads.errors import InputError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from gossamer.simulator.energy import EnergyTable, PerCycle, PerEvent, read_energy_table
+from gossamer.workloads.errors import InputError
 
 TABLES = Path(__file__).resolve().parents[2] / "models" / "energy"
 NAMES = sorted(path.stem for path in TABLES.glob("*.toml"))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from gossamer.workloads.errors import InputError
 from gossamer.workloads.files.eie_dump import load_eie_dump
 

@@ -3,6 +3,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from gossamer import workloads
 from gossamer.workloads import InputError, Layer, Trace, load, load_trace, save_trace
 from gossamer.workloads.load import bundled_traces

@@ -3,11 +3,12 @@ import zipfile
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
+
 from gossamer.workloads import load_trace
 from gossamer.workloads.errors import InputError
 from gossamer.workloads.files.drawn import Draw
 from gossamer.workloads.files.numbers import bfloat16_to_float32, to_float32
-from safetensors.numpy import save_file
 
 W1 = np.array([[1, 0, 2], [0, 0, 3]], np.float32)
 W2 = np.array([[0, 4]], np.float32)

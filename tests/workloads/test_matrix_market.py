@@ -2,14 +2,15 @@ import io
 
 import numpy as np
 import pytest
-from gossamer.workloads.errors import InputError
-from gossamer.workloads.files.drawn import Draw
-from gossamer.workloads.files.matrix_market import load_matrix_market
-from gossamer.workloads.files.smtx import load_smtx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import io as scipy_io
 from scipy import sparse
+
+from gossamer.workloads.errors import InputError
+from gossamer.workloads.files.drawn import Draw
+from gossamer.workloads.files.matrix_market import load_matrix_market
+from gossamer.workloads.files.smtx import load_smtx
 
 DRAW = Draw(act_density=0.5, samples=2, seed=3)
 TITLE = "%%MatrixMarket matrix "

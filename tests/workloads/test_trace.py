@@ -3,6 +3,7 @@ import pickle
 
 import numpy as np
 import pytest
+
 from gossamer.workloads.errors import InputError
 from gossamer.workloads.patterns import Pattern
 from gossamer.workloads.trace import CONV2D_DEFAULTS, Layer, Trace

@@ -5,14 +5,15 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from gossamer.workloads.errors import InputError
 from gossamer.workloads.files.container import container_bytes, parse_container
 from gossamer.workloads.files.sparse import RUN, pack, unpack
 from gossamer.workloads.files.trace_file import KEY, load_trace_file, save_trace
 from gossamer.workloads.patterns import Pattern
 from gossamer.workloads.trace import ARRAYS, Layer, Trace
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 DENSITIES = st.sampled_from([0.0, 0.004, 0.05, 0.3, 1.0])
 
