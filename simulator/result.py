@@ -123,7 +123,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data."""
-        return msgspec.to_builtins(self)
+        data: dict[str, Any] = msgspec.to_builtins(self)
+        return data
 
     def to_json(self) -> str:
         """Return the JSON text, indented, ending in a newline."""
