@@ -17,7 +17,7 @@ from ..simulator.energy import EnergyTable, read_energy_table
 from ..simulator.machine import Machine
 from ..workloads.errors import InputError
 
-_HEAD = ("model", "base", "description", "sources")
+ENERGY_SUFFIXES = (".toml", ".yaml", ".yml")
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
 
 
@@ -100,6 +100,9 @@ def _settings(source: str, chain: tuple[str, ...]) -> tuple[dict[str, Any], str]
                 f"known: {', '.join(names)}, or the path of a .toml"
             )
     settings = _read(path, source)
+    energy = settings.get("energy")
+    if isinstance(path, Path) and isinstance(energy, str) and energy.endswith(ENERGY_SUFFIXES):
+        settings["energy"] = str(path.parent / energy)  # beside the file that names it, as a base is
     base = settings.pop("base", None)
     if base is None:
         return settings, source
@@ -162,7 +165,7 @@ def _energy_table(config: Any, module: str, where: str) -> EnergyTable | None:
     if not name:
         return None
     bundled = resources.files(__package__) / "energy" / f"{name}.toml"
-    if not name.endswith((".toml", ".yaml", ".yml")):
+    if not name.endswith(ENERGY_SUFFIXES):
         if not bundled.is_file():
             known = list_energy_tables()
             raise InputError(
@@ -173,8 +176,10 @@ def _energy_table(config: Any, module: str, where: str) -> EnergyTable | None:
             return read_energy_table(path)
     if name.endswith(".toml"):
         return read_energy_table(Path(name))
-    base = resources.files(__package__) / "energy" / f"{importlib.import_module(module).ERT_BASE}.toml"
-    with resources.as_file(base) as path:
+    base = getattr(importlib.import_module(module), "ERT_BASE", None)
+    if base is None:
+        return read_energy_table(Path(name))
+    with resources.as_file(resources.files(__package__) / "energy" / f"{base}.toml") as path:
         return read_energy_table(Path(name), base=read_energy_table(path))
 
 

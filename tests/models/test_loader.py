@@ -123,6 +123,16 @@ def test_a_missing_file_is_named(tmp_path):
     )
 
 
+def test_an_energy_table_is_looked_for_beside_the_machine_file_that_names_it(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    table = resources.files("gossamer.models") / "energy" / "eie-45nm-event.toml"
+    (tmp_path / "mine" / "table.toml").write_text(table.read_text().replace('name = "eie-45nm-event"', 'name = "own"'))
+    (tmp_path / "mine" / "m.toml").write_text('base = "eie-64pe"\nenergy = "table.toml"\n')
+    monkeypatch.chdir(tmp_path)
+    assert load_machine("mine/m.toml").energy.name == "own"
+    assert load_machine("eie-64pe", energy="mine/table.toml").energy.name == "own"
+
+
 def test_an_unknown_energy_table_lists_the_known_ones():
     with pytest.raises(InputError) as caught:
         load_machine("eie-64pe", energy="eie-45nm")
