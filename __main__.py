@@ -6,6 +6,7 @@ input. Everything is imported where it is needed, so that help comes at once.
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,11 +50,33 @@ CsvOption = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="W
 ActDensityOption = Annotated[
     float | None, typer.Option(help="Nonzero share of drawn inputs, for files without activations.")
 ]
-SamplesOption = Annotated[int, typer.Option(help="How many inputs to draw, for files without activations.")]
-SeedOption = Annotated[int, typer.Option(help="Seed of all that is drawn.")]
+SamplesOption = Annotated[
+    int | None, typer.Option(metavar="N", help="How many inputs to draw, for files without activations.")
+]
+DrawSeedOption = Annotated[
+    int | None, typer.Option("--seed", metavar="N", help="Seed of drawn inputs, for files without activations.")
+]
+SeedOption = Annotated[int, typer.Option(metavar="N", help="Seed of all that is drawn.")]
 InputSizeOption = Annotated[
     str | None, typer.Option(metavar="HxW", help="Size of drawn inputs of convolutions, for files without activations.")
 ]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from . import __version__
+
+        typer.echo(f"gossamer {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Cycle-level simulator for sparse neural-network accelerators."""
 
 
 @app.command("simulate")
@@ -69,8 +92,8 @@ def simulate_command(
         Path | None, typer.Option(metavar="FILE.json", help="Write a Perfetto timeline (needs --engine event).")
     ] = None,
     act_density: ActDensityOption = None,
-    samples: SamplesOption = 1,
-    seed: SeedOption = 0,
+    samples: SamplesOption = None,
+    seed: DrawSeedOption = None,
     input_size: InputSizeOption = None,
 ) -> None:
     """Simulate a trace on a machine: cycles, energy and the reasons for them."""
@@ -107,6 +130,10 @@ def compare(
     json: JsonOption = None,
     csv: CsvOption = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Plot cycles by cause and energy.")] = None,
+    act_density: ActDensityOption = None,
+    samples: SamplesOption = None,
+    seed: DrawSeedOption = None,
+    input_size: InputSizeOption = None,
 ) -> None:
     """Compare traces and machines side by side: speed, energy, balance and accuracy; the first row is 1."""
     import msgspec
@@ -117,7 +144,7 @@ def compare(
     _check_outputs(json, csv)
     _check_outputs(plot, suffixes=PLOT_SUFFIXES)
     machines = [_machine(name, set_) for name in on or ["eie-64pe"]]
-    loaded = [_trace(trace) for trace in traces]
+    loaded = [_trace(trace, act_density, samples, seed, input_size) for trace in traces]
     with _progress("compare") as step:
         pairs = [(machine, trace) for machine in machines for trace in loaded]
         results = []
@@ -148,6 +175,10 @@ def sweep(
     json: JsonOption = None,
     csv: CsvOption = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Plot the sweep over its first field.")] = None,
+    act_density: ActDensityOption = None,
+    samples: SamplesOption = None,
+    seed: DrawSeedOption = None,
+    input_size: InputSizeOption = None,
 ) -> None:
     """Sweep a machine's parameters over a grid: cycles, speed-up, balance, padding and energy at each point."""
     import msgspec
@@ -161,15 +192,20 @@ def sweep(
     _check_outputs(json, csv, store)
     _check_outputs(plot, suffixes=PLOT_SUFFIXES)
     machine = _machine(on, set_)
-    values = dict(_parse_grid(text) for text in grid)
+    values = _settings(grid, _parse_grid)
     points = [(point, vary(machine, **point)) for point in grid_points(values)]
     cases = [
         Case(trace, varied, point, engine, layer)
-        for trace in [_trace(name) for name in traces]
+        for trace in [_trace(name, act_density, samples, seed, input_size) for name in traces]
         for point, varied in points
     ]
-    with Store(store) as kept, _progress("sweep") as step:
-        outcomes = run_sweep(cases, store=kept, workers=workers, progress=lambda done, all_: step(done, all_, ""))
+    try:
+        with Store(store) as kept, _progress("sweep") as step:
+            outcomes = run_sweep(cases, store=kept, workers=workers, progress=lambda done, all_: step(done, all_, ""))
+    except KeyboardInterrupt:
+        if store is not None:
+            _warn([f"the cases that were finished are kept in {store}; the same command goes on from there"])
+        raise
     rows = sweep_rows(outcomes)
     if csv is not None:
         _write(csv, csv_text(rows).encode())
@@ -202,8 +238,8 @@ def check(
     set_: SetOption = None,
     layer: LayerOption = None,
     act_density: ActDensityOption = None,
-    samples: SamplesOption = 1,
-    seed: SeedOption = 0,
+    samples: SamplesOption = None,
+    seed: DrawSeedOption = None,
     input_size: InputSizeOption = None,
 ) -> None:
     """Check the engines against each other and their numbers against numpy, on a trace of yours."""
@@ -303,7 +339,7 @@ def train(
     from .workloads.training import load_recipe
     from .workloads.training import train as run_train
 
-    loaded = load_recipe(recipe, **dict(_parse_set(text) for text in set_ or []))
+    loaded = load_recipe(recipe, **_settings(set_, _parse_set))
     with _progress(loaded.name) as step:
         run = run_train(loaded, out=out, progress=lambda done, all_: step(done, all_, ""))
     _print(history_table(run))
@@ -316,8 +352,8 @@ def export(
     checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A training run's, or a file of weights.")],
     out: Annotated[Path, typer.Option(metavar="FILE.safetensors", help="The trace to write.")],
     act_density: ActDensityOption = None,
-    samples: SamplesOption = 1,
-    seed: SeedOption = 0,
+    samples: SamplesOption = None,
+    seed: DrawSeedOption = None,
     input_size: InputSizeOption = None,
 ) -> None:
     """Export a trace from a training run's checkpoint, or from masked weights of yours."""
@@ -350,21 +386,29 @@ def demo(
 def _machine(name: str, settings: list[str] | None) -> Machine:
     from .models import load_machine
 
-    return load_machine(name, **dict(_parse_set(text) for text in settings or []))
+    return load_machine(name, **_settings(settings, _parse_set))
 
 
 def _trace(
-    name: str, act_density: float | None = None, samples: int = 1, seed: int = 0, input_size: str | None = None
+    name: str,
+    act_density: float | None = None,
+    samples: int | None = None,
+    seed: int | None = None,
+    input_size: str | None = None,
 ) -> Trace:
+    """Return the trace of that name; only what was asked for is passed on, so that asking in vain is an error."""
     from .workloads import InputError, load_trace
 
+    if not name:
+        raise InputError("a trace needs a name, not ''; gossamer list traces names the bundled ones")
     size = None
     if input_size is not None:
         sides = input_size.lower().split("x")
         if len(sides) != 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
             raise InputError(f"--input-size must be HEIGHTxWIDTH, as in 32x32, not {input_size!r}")
         size = (int(sides[0]), int(sides[1]))
-    return load_trace(name, act_density=act_density, samples=samples, seed=seed, input_size=size)
+    asked: dict[str, Any] = {"act_density": act_density, "samples": samples, "seed": seed, "input_size": size}
+    return load_trace(name, **{key: value for key, value in asked.items() if value is not None})
 
 
 def _parse_set(text: str) -> tuple[str, Any]:
@@ -386,13 +430,27 @@ def _parse_grid(text: str) -> tuple[str, list[Any]]:
     return key.strip(), [_value(value.strip()) for value in values.split(",")]
 
 
+def _settings(texts: list[str] | None, parse: Callable[[str], tuple[str, Any]]) -> dict[str, Any]:
+    """Return settings by key; one that is given twice is an error, for one of the two would be dropped."""
+    from .workloads import InputError
+
+    settings: dict[str, Any] = {}
+    for key, value in map(parse, texts or []):
+        if key in settings:
+            raise InputError(f"{key}: a key must be given once, and is given twice; write its values together")
+        settings[key] = value
+    return settings
+
+
 def _value(text: str) -> Any:
     import tomllib
 
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        parsed = tomllib.loads(f"value = {text}")
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
+    # What has more in it than a value (a second line, a comment) is no value but the text itself.
+    return text if "\n" in text or ("#" in text and not isinstance(parsed["value"], str)) else parsed["value"]
 
 
 def _check_outputs(*paths: Path | str | None, suffixes: tuple[str, ...] = ()) -> None:
@@ -401,10 +459,14 @@ def _check_outputs(*paths: Path | str | None, suffixes: tuple[str, ...] = ()) ->
 
     from .workloads import InputError
 
-    for path in paths:
-        if path is None or path == "-":
+    given = [str(path) for path in paths if path is not None]
+    for path in given:
+        if path == "-":
             continue
         place = Path(path)
+        if not path or given.count(path) > 1:
+            rule = "an output needs a name" if not path else "two outputs must not have one name"
+            raise InputError(f"{path or repr(path)}: {rule}; choose another")
         folder = place.parent
         if suffixes and place.suffix.lower() not in suffixes:
             raise InputError(f"{path}: the name of this output must end in {', '.join(suffixes)}, not {place.suffix!r}")
@@ -444,6 +506,8 @@ def _finish(json: str | None, text: Callable[[], str], table: RenderableType) ->
 def _print(table: RenderableType) -> None:
     from rich.console import Console
 
+    if sys.stdout is None:  # closed by whoever started us
+        return
     # A pipe has no width of its own; a table squeezed to 80 columns would lose figures.
     width = None if sys.stdout.isatty() else 120
     Console(highlight=False, soft_wrap=False, width=width).print(table)
@@ -473,9 +537,13 @@ def _progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no error
     try:
         status = app(args=arguments, prog_name="gossamer", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except BrokenPipeError:
@@ -488,10 +556,11 @@ def main(arguments: list[str] | None = None) -> int:
         message = _bad_input(error)
         if message is None:
             raise
-        print(f"gossamer: error: {message}", file=sys.stderr)
+        if message:
+            print(f"gossamer: error: {message}", file=sys.stderr)
         return 2
     if status == INTERRUPTED:
-        print("gossamer: interrupted; what was finished is kept", file=sys.stderr)
+        print("gossamer: interrupted", file=sys.stderr)
     return status if isinstance(status, int) else 0
 
 
@@ -503,6 +572,10 @@ def _bad_input(error: Exception) -> str | None:
 
     if isinstance(error, InputError):
         return str(error)
+    if isinstance(error, OSError):  # a full disk, a name too long: the environment's, not this program's
+        return f"{error.filename or 'output'}: must be usable, and: {error.strerror or error}; choose another"
+    if isinstance(error, ValueError) and "null" in str(error):
+        return "a path must not hold a NUL character; check the arguments"
     if isinstance(error, TyperException):
         return str(getattr(error, "format_message", lambda: error)())
     return None

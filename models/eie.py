@@ -170,6 +170,46 @@ def area_mm2(machine: Machine) -> float | None:
     return None if machine.energy is None else machine.energy.area_mm2(units(machine.config))
 
 
+def network_warnings(machine: Machine, layers: Sequence[LayerResult]) -> list[str]:
+    """Return a sentence for each memory that holds every one of ``layers``, but not all of them at once."""
+    config: Config = machine.config
+    bits = {part: sum(layer.storage_bits[part] for layer in layers) for part in ("codes", "runs", "pointers")}
+    warnings = []
+    for memory, need, capacity in (
+        ("Spmat SRAM", bits["codes"] + bits["runs"], config.spmat_bytes),
+        ("Ptr SRAM", bits["pointers"], config.ptr_bytes),
+    ):
+        each = -(-need // (8 * config.pe_count))
+        if len(layers) > 1 and each > capacity:
+            warnings.append(
+                f"{memory}: all {len(layers)} layers together take {each} bytes a PE, and it has {capacity}; "
+                "they cannot stay on chip at once"
+            )
+    return warnings
+
+
+def error_bound(machine: Machine, layer: Layer) -> np.ndarray:
+    """Return how far each output may be from the exact one, (vectors, out) in float64, if nothing saturates.
+
+    Half a step of every format that a product passes, and what sharing did to each weight. Worked out with matrix
+    products of numpy alone, for `gossamer.simulator.check`.
+    """
+    config: Config = machine.config
+    workload = Workload.of(layer, config)
+    datapath, _ = _datapath(workload, config)
+    half = [0.5**f.fraction_bits / 2 for f in (datapath.weights, datapath.activations, datapath.accumulators)]
+    bounds = []
+    for given, stored in zip(workload.given, workload.stored, strict=True):
+        ones = np.ones((len(given.vectors), 1 if given.bias is not None else 0))
+        fed = np.abs(np.concatenate([given.vectors.astype(np.float64), ones], axis=1))
+        exact, held = (p.with_bias if p.codebook is None else p.codebook[p.with_bias] for p in (given, stored))
+        kept = (stored.with_bias != 0).astype(np.float64)
+        bound = fed @ np.abs(exact.astype(np.float64) - held).T + half[0] * (fed @ kept.T)
+        bound += (fed != 0) @ (half[1] * np.abs(held.astype(np.float64)) + (half[0] * half[1] + half[2]) * kept).T
+        bounds.append(bound)
+    return _side_by_side(bounds)
+
+
 def units(config: Config) -> dict[str, int]:
     """Return how many of each unit the machine has; the leading-nonzero detectors form a quadtree over the PEs."""
     nodes, width = 0, config.pe_count
@@ -299,10 +339,10 @@ def _judge(
         "max_abs_reference": float(np.abs(reference).max(initial=0.0)),
         "rms_reference": float(np.sqrt(np.mean(reference**2))) if reference.size else 0.0,
         "same_argmax": float(np.mean(output.argmax(axis=1) == reference.argmax(axis=1))) if error.size else 1.0,
-        "saturated": saturated,
-        "weight_fraction_bits": datapath.weights.fraction_bits,
-        "activation_fraction_bits": datapath.activations.fraction_bits,
-        "output_fraction_bits": datapath.accumulators.fraction_bits,
+        "saturated": float(saturated),
+        "weight_fraction_bits": float(datapath.weights.fraction_bits),
+        "activation_fraction_bits": float(datapath.activations.fraction_bits),
+        "output_fraction_bits": float(datapath.accumulators.fraction_bits),
     }
 
 

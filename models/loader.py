@@ -122,7 +122,7 @@ def _read(path: Any, where: str) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise InputError(f"{where}: a machine file must be readable, and: {error.strerror}; check the path") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not a path, not UTF-8, or not TOML
         raise InputError(f"{where}: a machine file must be TOML: {error}") from None
 
 

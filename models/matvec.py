@@ -66,14 +66,25 @@ def multiply_fixed(
     if codebook is None:
         out = np.zeros((nonzeros.vectors, len(matrix)), np.int64)
         weights = datapath.weights.to_words(matrix)
-        return out, _multiply_fixed(weights, columns, words, starts, datapath.shift, least, greatest, out)
+        limit, shift = _bounds(datapath)
+        return out, _multiply_fixed(weights, columns, words, starts, shift, limit, least, greatest, out)
+    limit, shift = _bounds(datapath)
     products = words[:, None] * datapath.weights.to_words(codebook)
-    shift = datapath.shift
-    table = (products + (1 << (shift - 1))) >> shift if shift > 0 else products << -shift
+    table = (products + (1 << (shift - 1))) >> shift if shift > 0 else np.clip(products, -limit, limit) << -shift
     # Words and their sums lie far below 2**53, so float64 holds them exactly, and one compiled loop serves both.
     sums = np.zeros((nonzeros.vectors, len(matrix)))
     saturated = _look_up(matrix, columns, table.astype(np.float64), starts, float(least), float(greatest), sums)
     return sums.astype(np.int64), saturated
+
+
+def _bounds(datapath: Datapath) -> tuple[int, int]:
+    """Return a limit to products and a shift that give the same accumulators as the datapath's, and fit 64 bits.
+
+    A product that is shifted up saturates any accumulator once it exceeds the range of words, before the shift or by
+    it; one of at most 47 bits that is shifted down by more than 62 is 0 after rounding.
+    """
+    bits = datapath.accumulators.word_bits
+    return 1 << bits, min(max(datapath.shift, -bits - 1), 62)
 
 
 @njit(cache=True)
@@ -158,7 +169,7 @@ def _multiply(weights, columns, values, starts, out):  # type: ignore[no-untyped
 
 
 @njit(cache=True)
-def _multiply_fixed(weights, columns, words, starts, shift, least, greatest, out):  # type: ignore[no-untyped-def]
+def _multiply_fixed(weights, columns, words, starts, shift, limit, least, greatest, out):  # type: ignore[no-untyped-def]
     saturated = 0
     half = (1 << (shift - 1)) if shift > 0 else 0
     for v in range(len(starts) - 1):
@@ -166,7 +177,7 @@ def _multiply_fixed(weights, columns, words, starts, shift, least, greatest, out
             total = 0
             for j in range(starts[v], starts[v + 1]):
                 product = weights[r, columns[j]] * words[j]
-                total += (product + half) >> shift if shift > 0 else product << -shift
+                total += (product + half) >> shift if shift > 0 else min(max(product, -limit), limit) << -shift
                 if total > greatest or total < least:
                     saturated += 1
                     total = min(max(total, least), greatest)

@@ -1,1 +1,1 @@
-"""."""
+"""What one sees: tables, plots, timelines, and validation against papers."""

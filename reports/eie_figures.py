@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..models import load_machine, vary
+from ..models import eie, load_machine, vary
 from ..simulator.machine import Machine
 from ..simulator.memo import Memo
 from ..simulator.result import LayerResult, Result
@@ -140,7 +140,8 @@ def trend_figures(uniform: dict[str, Run], unequal: dict[str, LayerResult]) -> F
 
 def limit_figures(uniform: dict[str, Run]) -> Figures:
     """Return what the paper's layers need of memories that are too small for them; 0 where no warning says so."""
-    config = load_machine("eie-64pe").config
+    machine = load_machine("eie-64pe")
+    config = machine.config
 
     def pointers(name: str) -> int:
         return int(uniform[name].base.storage_bits["pointers"] // config.pe_count // config.pointer_bits)
@@ -149,10 +150,15 @@ def limit_figures(uniform: dict[str, Run]) -> Figures:
         warnings = [warning for warning in uniform[name].base.warnings if warning.startswith(f"{memory}:")]
         return (value, warnings[0]) if warnings else (0.0, f"no warning of {memory}")
 
+    alex = [uniform[name].base for name in ("Alex-6", "Alex-7", "Alex-8")]
+    together = [warning for warning in eie.network_warnings(machine, alex) if warning.startswith("Ptr SRAM")]
     outputs = -(-uniform["NT-Wd"].base.shape[0] // config.pe_count)
     entries = uniform["VGG-6"].base.storage_bits["codes"] / config.code_bits / config.pe_count
     return {
-        "alex_pointers": (sum(pointers(name) for name in ("Alex-6", "Alex-7", "Alex-8")), ""),
+        "alex_pointers": (
+            sum(pointers(name) for name in ("Alex-6", "Alex-7", "Alex-8")) if together else 0.0,
+            together[0] if together else "no warning of Ptr SRAM",
+        ),
         "vgg_pointers": warned("VGG-6", "Ptr SRAM", pointers("VGG-6")),
         "vgg_entries": warned("VGG-6", "pointers", entries),
         "wd_accumulators": warned("NT-Wd", "accumulators", outputs),

@@ -30,7 +30,8 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, GREY = (
 )  # fmt: skip
 FILLS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, GREY)
 LINES = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY, "black", GREY)
-MARKERS = "osD^vPX*"
+MARKERS = "osD^vPX"  # one fewer than colours: 56 lines differ in one or the other
+LEGEND_CHARACTERS = 36  # longer names stand one below the other
 CAUSES = {
     "busy": BLUE, "compute": BLUE, "padding": ORANGE, "empty": YELLOW, "starved": RED, "drained": PURPLE,
     "act_sram": GREEN, "load": ORANGE, "fill_drain": SKY, "memory": RED,
@@ -71,7 +72,9 @@ def plot_sweep(outcomes: Sequence[Outcome], x: str, path: str | Path) -> Path:
     panels = [panel for panel in panels if any(row.get(panel[0]) for row in rows)]
     values = list(dict.fromkeys(row[x] for row in rows))
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    with _figure(path, 3.3 * min(2, len(panels)), 2.7 * -(-len(panels) // 2) + 0.3 * -(-len(lines) // 2)) as figure:
+    legend_columns = 2 if max(map(len, lines)) <= LEGEND_CHARACTERS else 1
+    height = 2.7 * -(-len(panels) // 2) + 0.22 * -(-(len(lines) + 1) // legend_columns)
+    with _figure(path, 3.3 * min(2, len(panels)), height) as figure:
         axes = np.ravel(figure.subplots(-(-len(panels) // 2), min(2, len(panels)), squeeze=False))
         for ax, (column, title, scale) in zip(axes, panels, strict=False):
             if column == "speedup" and x == "pe_count":
@@ -100,7 +103,7 @@ def plot_sweep(outcomes: Sequence[Outcome], x: str, path: str | Path) -> Path:
                 ax.set_ylim(0, 100 if column == "load_balance" else None)
         for ax in axes[len(panels) :]:
             ax.set_axis_off()
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=legend_columns)
     return path
 
 

@@ -53,7 +53,7 @@ def validate_eie(dump: str | Path | None = None) -> list[Check]:
 
     ``dump``: the data folder of the authors' own simulator. Raises InputError where it is not one.
     """
-    paper = _read_paper("eie")
+    paper = read_paper("eie")
     slack = paper["slack"]
     real = dump_figures(Path(dump)) if dump is not None else None  # first: a wrong path is told at once
     uniform, unequal, alex7, alex7_256 = layer_runs()
@@ -156,6 +156,7 @@ def _percent(tolerance: float) -> str:
     return "exact" if tolerance == 0 else f"{100 * tolerance:.3g} %"
 
 
-def _read_paper(name: str) -> dict[str, Any]:
+def read_paper(name: str) -> dict[str, Any]:
+    """Return the published figures of ``papers/NAME.toml``."""
     file = resources.files(__package__) / "papers" / f"{name}.toml"
     return tomllib.loads(file.read_text("utf-8"))

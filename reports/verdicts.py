@@ -82,7 +82,9 @@ def engines_table(checks: Sequence[LayerCheck]) -> RenderableType:
             figures(check.max_abs_reference),
             percent(check.same_argmax),
             _passed(not check.differences, "equal", "differ"),
-            _passed(check.numbers_agree, "as stated", "wrong"),
+            Text(f"{check.saturated:,} saturated", style="yellow")
+            if check.numbers_agree and check.saturated
+            else _passed(check.numbers_agree, "within formats", "wrong"),
         )
     differences = [Text(f"{check.name}: {line}", style="red") for check in checks for line in check.differences]
     failures = sum(not check.passed for check in checks)

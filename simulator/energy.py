@@ -140,7 +140,7 @@ def _read_toml(path: Path) -> EnergyTable:
 
     try:
         return msgspec.convert(tomllib.loads(_text(path)), EnergyTable)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"{path}: an energy table must be TOML: {_line(error)}") from None
     except msgspec.ValidationError as error:
         raise InputError(f"{path}: {error}; see docs/reference/energy.md") from None
@@ -262,7 +262,7 @@ def _text(path: Path) -> str:
         return path.read_text("utf-8")
     except OSError as error:
         raise InputError(f"{path}: an energy table must be readable, and {error.strerror}; check the path") from None
-    except UnicodeDecodeError:
+    except ValueError:  # not UTF-8, or no path at all
         raise InputError(f"{path}: an energy table must be UTF-8 text; save it as such") from None
 
 

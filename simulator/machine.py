@@ -18,7 +18,11 @@ ENGINES = ("fast", "event")
 
 
 class Model(Protocol):
-    """What a module of `gossamer.models` offers: its Config and one function an engine."""
+    """What a module of `gossamer.models` offers: its Config and one function an engine.
+
+    It may also offer ``error_bound(machine, layer)``, how far each output may be from the exact one, and
+    ``network_warnings(machine, layers)``, what is wrong with the layers of a network together.
+    """
 
     Config: type[msgspec.Struct]
 

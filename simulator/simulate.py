@@ -44,6 +44,7 @@ def simulate(
         if progress is not None:
             progress(layer.name)
         results.append(machine.run(layer, engine, memo, timeline))
+    whole = getattr(machine.engines, "network_warnings", None)
     return Result(
         version=__version__,
         engine=engine,
@@ -52,7 +53,8 @@ def simulate(
         samples=max(len(layer.inputs) for layer in chosen),
         layers=results,
         total=add_up(results, machine.engines.area_mm2(machine)),
-        warnings=[f"{result.name}: {warning}" for result in results for warning in result.warnings],
+        warnings=[f"{result.name}: {warning}" for result in results for warning in result.warnings]
+        + ([] if whole is None else whole(machine, results)),
     )
 
 

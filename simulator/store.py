@@ -7,9 +7,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 
+import msgspec
+
 from ..workloads.errors import InputError
+from .result import Result
 
 SCHEMA_VERSION = 1
+COLUMNS = ["key", "trace", "machine", "settings", "result", "error"]
 _TABLE = """
 create table if not exists cases (
     key text primary key,          -- sha256 of trace, machine, engine and version
@@ -46,13 +50,17 @@ class Store:
 
     def _prepare(self) -> None:
         version = self._db.execute("pragma user_version").fetchone()[0]
-        others = self._db.execute("select count(*) from sqlite_master where name != 'cases'").fetchone()[0]
+        tables = {name for (name,) in self._db.execute("select name from sqlite_master where type = 'table'")}
+        columns = [name for (_, name, *_) in self._db.execute("pragma table_info(cases)")]
         if version > SCHEMA_VERSION:
             raise InputError(
                 f"{self._name}: store version must be at most {SCHEMA_VERSION}, not {version}; upgrade gossamer"
             )
-        if version == 0 and others:
-            raise InputError(f"{self._name}: a store must be a file of its own, and this database has other tables")
+        if (version == 0 and tables) or (version != 0 and columns != COLUMNS):
+            raise InputError(
+                f"{self._name}: a store must be a file that gossamer made, and this database has other tables; "
+                "choose another"
+            )
         self._db.execute("pragma journal_mode = wal")
         self._db.execute("pragma synchronous = normal")
         if version == 0:
@@ -80,6 +88,13 @@ class Store:
         for key in keys:
             row = self._db.execute("select result, error from cases where key = ?", (key,)).fetchone()
             yield (None, None) if row is None else (row[0], row[1])
+
+    def read(self, text: str) -> Result:
+        """Return the result that ``text``, of a row of this store, holds. Raises InputError where it is damaged."""
+        try:
+            return msgspec.json.decode(text, type=Result)
+        except msgspec.MsgspecError as error:
+            raise InputError(f"{self._name}: a stored result is damaged: {error}; delete the store") from None
 
     def close(self) -> None:
         """Let go of the file."""

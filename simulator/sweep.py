@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import multiprocessing
+import multiprocessing.connection
+import os
 import signal
 import threading
 import time
@@ -45,6 +47,7 @@ class Case:
         """Return the hash of all that the result depends on (hexadecimal sha256)."""
         parts = [
             self.trace.sha256,
+            self.machine.name,
             self.machine.model,
             msgspec.to_builtins(self.machine.config),
             msgspec.to_builtins(self.machine.energy),
@@ -98,7 +101,7 @@ def sweep(
                 progress(finished, len(cases))
         loaded = kept.load(case.key for case in cases)
         return [
-            Outcome(case, None if text is None else msgspec.json.decode(text, type=Result), error)
+            Outcome(case, None if text is None else kept.read(text), error)
             for case, (text, error) in zip(cases, loaded, strict=True)
         ]
     finally:
@@ -199,6 +202,15 @@ _bench: _Bench | None = None  # a worker process's own; set once, when it starts
 def _start_worker(cases: Sequence[Case]) -> None:
     global _bench
     _bench = _Bench(cases)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    """End this worker when the process that started it is gone, however it went: nobody else would."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _run_some(group: range) -> list[tuple[str | None, str | None]]:

@@ -122,6 +122,7 @@ def test_an_interrupted_sweep_keeps_what_it_finished(workers):
     assert started.returncode == 130
     assert out == b""
     assert b"interrupted" in err
+    assert b"kept in s.sqlite" in err
     assert b"Error" not in err
     kept = finished()
     assert 20 <= kept < 399 * 7
@@ -197,7 +198,7 @@ def test_the_demonstration_writes_what_it_names(capsys):
          "no/such/r.json: an output needs a folder to lie in, and no/such is none; make it first"),
         (("simulate", "lenet-digits-imp", "--csv", "a.csv", "--json", "."),
          ".: an output must be a file, and this is a folder; give a name in it"),
-        (("simulate", "lenet-digits-imp", "--act-density", "0.5"), "lenet-digits-imp: act_density is for files "),
+        (("simulate", "lenet-digits-imp", "--act-density", "0.5"), "lenet-digits-imp: act_density, samples, seed and "),
         (("simulate", "."), ".: "),
         (("compare", "lenet-digits-imp", "nope"), "unknown trace 'nope'"),
         (("sweep", "lenet-digits-imp", "--grid", "pe_count=1,,2"), "a grid must be KEY=VALUE,VALUE,..., not "),
@@ -212,6 +213,17 @@ def test_the_demonstration_writes_what_it_names(capsys):
         (("train", "lenet-digits-imp", "--set", "sparsity=1"), "sparsity must be a number of at least 0 and below 1"),
         (("export", "nope.npz", "--out", "t.safetensors"), "nope.npz: "),
         (("export", "nope", "--out", "t.safetensors"), "unknown trace 'nope'"),
+        (("simulate", "lenet-digits-imp", "--json", "a", "--csv", "a"), "a: two outputs must not have one name; "),
+        (("simulate", "lenet-digits-imp", "--json", "x" * 300), "x: must be usable, and: File name too long"),
+        (("simulate", "y" * 5000), "y: must be usable, and: File name too long"),
+        (("simulate", "lenet-digits-imp", "--on", "a\0.toml"), "a\0.toml: a machine file must be TOML: "),
+        (("simulate", "lenet-digits-imp", "--json", "a\0"), "a\0: the output must be writable, "),
+        (("simulate", "lenet-digits-imp", "--set", "pe_count=" + "[" * 5000), "pe_count must be a whole number, not "),
+        (("simulate", "lenet-digits-imp", "--set", "pe_count=4\nqueue_depth=3"), "pe_count must be a whole number"),
+        (("simulate", "lenet-digits-imp", "--set", "pe_count=4", "--set", "pe_count=5"), "pe_count: a key must be "),
+        (("sweep", "lenet-digits-imp", "--grid", "pe_count=1", "--grid", "pe_count=2"), "pe_count: a key must be "),
+        (("simulate", "lenet-digits-imp", "--samples", "3"), "recorded; leave out samples 3"),
+        (("simulate", ""), "a trace needs a name, not ''"),
         (("simulate",), "Missing argument 'TRACE'."),
         (("frobnicate",), "No such command 'frobnicate'."),
         (("simulate", "lenet-digits-imp", "--input-size", "3"), "--input-size must be HEIGHTxWIDTH, as in 32x32, not "),
@@ -229,6 +241,52 @@ def test_a_damaged_trace_is_named(capsys):
     for damaged in (b"", data[:1000], data[:-5], data[:9000] + b"\xff" + data[9001:]):
         Path("t.safetensors").write_bytes(damaged)
         assert refused(capsys, "simulate", "t.safetensors").startswith("t.safetensors: ")
+
+
+def test_a_link_stays_a_link_and_a_pipe_stays_a_pipe(capsys):
+    Path("real.json").write_text("old")
+    Path("link.json").symlink_to("real.json")
+    assert run(capsys, "simulate", "lenet-digits-imp", "--json", "link.json")[0] == 0
+    assert Path("link.json").is_symlink()
+    assert read_result("real.json").trace.name == "lenet-digits-imp"
+    os.mkfifo("pipe")
+    with subprocess.Popen(["cat", "pipe"], stdout=subprocess.PIPE) as reader:
+        assert run(capsys, "simulate", "lenet-digits-imp", "--json", "pipe")[0] == 0
+        assert reader.stdout.read() == Path("real.json").read_bytes()
+    assert Path("pipe").is_fifo()
+
+
+def test_workers_leave_with_the_process_that_started_them():
+    grid = ",".join(map(str, range(1, 400)))
+    command = [sys.executable, "-m", "gossamer", "sweep", "lenet-digits-dense", "--grid", f"pe_count={grid}",
+               "--grid", "queue_depth=2,3,4,5", "--store", "s.sqlite", "--workers", "2"]  # fmt: skip
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 60
+    while not (Path("s.sqlite-wal").exists() and Path("s.sqlite-wal").stat().st_size) and time.monotonic() < until:
+        time.sleep(0.05)
+    started.kill()
+    # The workers hold the pipe's other end: it closes when the last of them is gone.
+    assert started.communicate(timeout=20)[0] == b""
+
+
+def test_files_without_activations_are_compared_and_swept_with_drawn_ones(capsys):
+    np.savez("w.npz", fc=np.eye(8, dtype=np.float32))
+    drawn = ("--act-density", "0.5", "--samples", "2", "--seed", "3")
+    assert run(capsys, "compare", "w.npz", *drawn)[0] == 0
+    assert run(capsys, "sweep", "w.npz", "--grid", "pe_count=1,2", *drawn)[0] == 0
+
+
+def test_the_version_is_told(capsys):
+    import gossamer
+
+    assert run(capsys, "--version")[:2] == (0, f"gossamer {gossamer.__version__}\n")
+
+
+def test_without_a_command_help_is_shown(capsys):
+    status, out, err = run(capsys)
+    assert status in (0, 2)
+    assert "simulate" in out + err
+    assert "error" not in err
 
 
 def test_an_unwritable_folder_is_named(capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -71,10 +72,11 @@ def _unknown(path: Path) -> str:
 
 
 def _refuse_draw(draw: Draw, source: str | Path) -> None:
-    if draw.act_density is not None:
+    asked = [f"{f.name} {getattr(draw, f.name)}" for f in fields(draw) if getattr(draw, f.name) != f.default]
+    if asked:
         raise InputError(
-            f"{source}: act_density is for files without activations, and these are recorded; leave out "
-            f"{draw.act_density}"
+            f"{source}: act_density, samples, seed and input_size are for files without activations, and these are "
+            f"recorded; leave out {', '.join(asked)}"
         )
 
 

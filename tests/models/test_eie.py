@@ -64,13 +64,14 @@ def linear_layers(draw):
     rows, cols, batch = draw(st.integers(1, 90)), draw(st.integers(1, 60)), draw(st.integers(1, 3))
     kept = rng.random((rows, cols)) < draw(DENSITIES)
     act = (rng.random((batch, cols)) < draw(DENSITIES)) * rng.normal(size=(batch, cols))
+    scale = 10.0 ** rng.integers(-30, 5, cols) if draw(st.integers(0, 3)) == 0 else 1.0
     bias = rng.random(rows) < draw(DENSITIES) if draw(st.booleans()) else None
     if draw(st.booleans()):
         codes = kept * rng.integers(1, 16, kept.shape)
         return coded(codes, act, None if bias is None else bias * rng.integers(1, 16, rows))
     return Layer(
         name="fc", op="linear", inputs=act.astype(np.float32),
-        weight=(kept * rng.normal(size=kept.shape)).astype(np.float32),
+        weight=(kept * rng.normal(size=kept.shape) * scale).astype(np.float32),
         bias=None if bias is None else (bias * rng.normal(size=rows)).astype(np.float32),
     )  # fmt: skip
 

@@ -47,7 +47,9 @@ def test_an_accumulator_saturates_at_both_ends():
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.integers(0, 2**32), st.integers(1, 13), st.booleans(), st.booleans(), st.integers(3, 16), st.integers(-2, 12))
+@given(
+    st.integers(0, 2**32), st.integers(1, 13), st.booleans(), st.booleans(), st.integers(3, 24), st.integers(-90, 90)
+)
 def test_the_compiled_sums_are_those_of_the_written_datapath(seed, rows, coded, bias, word_bits, fraction_bits):
     rng = np.random.default_rng(seed)
     cols = int(rng.integers(1, 20))

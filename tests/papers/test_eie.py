@@ -57,7 +57,7 @@ def test_without_the_dump_its_checks_are_skipped_with_a_word_and_nothing_fails(m
     for name in ("layer_figures", "table_figures", "trend_figures", "limit_figures", "ese_figures"):
         monkeypatch.setattr(validate, name, lambda *_: {})
     paper = PAPER | {key: {"source": "", "note": "", "ratio_tolerance": 0, **empty[key]} for key in empty}
-    monkeypatch.setattr(validate, "_read_paper", lambda _: paper)
+    monkeypatch.setattr(validate, "read_paper", lambda _: paper)
     skipped = validate.validate_eie()
     assert len(skipped) == 15 and {check.verdict for check in skipped} == {"skipped"}
     assert skipped[0].note.startswith("needs the data folder of the authors' simulator")

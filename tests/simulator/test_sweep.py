@@ -122,7 +122,7 @@ def test_a_key_depends_on_all_that_the_result_depends_on():
         (lambda path: sqlite3.connect(path).execute("pragma user_version = 99").connection.close(),
          "store version must be at most 1, not 99; upgrade gossamer"),
         (lambda path: sqlite3.connect(path).execute("create table mine (a)").connection.close(),
-         "a store must be a file of its own, and this database has other tables"),
+         "a store must be a file that gossamer made, and this database has other tables; choose another"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path, make, message):
@@ -133,3 +133,31 @@ def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path, make, messa
         Store(path)
     assert str(caught.value).startswith(f"{path}: {message}")
     assert (path.read_bytes() if path.is_file() else None) == before
+
+
+def test_a_damaged_row_is_named_with_its_store(tmp_path):
+    path = tmp_path / "s.sqlite"
+    all_cases = cases(grid_points({"pe_count": [1, 2]}))
+    with Store(path) as store:
+        sweep(all_cases, store=store)
+    database = sqlite3.connect(path)
+    database.execute("update cases set result = '{\"schema\": 3'")
+    database.commit()
+    database.close()
+    with Store(path) as store, pytest.raises(InputError) as caught:
+        sweep(all_cases, store=store)
+    assert str(caught.value).startswith(f"{path}: a stored result is damaged: ")
+
+
+def test_a_foreign_table_of_the_same_name_is_refused(tmp_path):
+    path = tmp_path / "s.sqlite"
+    for version in (0, 1):
+        path.unlink(missing_ok=True)
+        database = sqlite3.connect(path)
+        database.execute("create table cases (a)")
+        database.execute(f"pragma user_version = {version}")
+        database.commit()
+        database.close()
+        with pytest.raises(InputError) as caught:
+            Store(path)
+        assert "this database has other tables" in str(caught.value)

@@ -103,7 +103,8 @@ def test_a_density_for_recorded_activations_is_refused(bundle, tmp_path, trace):
         with pytest.raises(InputError) as error:
             load_trace(source, act_density=0.4)
         assert str(error.value) == (
-            f"{source}: act_density is for files without activations, and these are recorded; leave out 0.4"
+            f"{source}: act_density, samples, seed and input_size are for files without activations, and these are "
+            "recorded; leave out act_density 0.4"
         )
 
 

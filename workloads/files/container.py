@@ -54,16 +54,23 @@ def read_bytes(path: Path, kind: str) -> bytes:
 def write_beside(path: Path, data: bytes) -> Path:
     """Return ``path``, which now holds ``data``: written beside it under another name, then renamed.
 
-    An interrupted or failed write leaves nothing behind and what stood at ``path`` as it was. Raises InputError.
+    An interrupted or failed write leaves nothing behind and what stood at ``path`` as it was. A link stays one, and
+    what it points to is replaced; a device or a pipe is written to, for a rename would put a file in its place.
+    Raises InputError.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        target = Path(os.path.realpath(path))
+        if target.exists() and not target.is_file():
+            with target.open("wb") as file:
+                file.write(data)
+            return path
+        beside = target.with_name(f".{target.name[:200]}.{os.getpid()}.part")
         try:
             beside.write_bytes(data)
-            beside.replace(path)
+            beside.replace(target)
         finally:
             beside.unlink(missing_ok=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: the output must be writable, and {_reason(error)}; choose a folder and a name that are"
         ) from None
