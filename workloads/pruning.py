@@ -48,7 +48,7 @@ def magnitude(weight: np.ndarray, mask: np.ndarray, sparsity: float) -> np.ndarr
     """Return the mask of the largest weights of one array, with one threshold; any shape."""
     count = kept_count(weight.size, sparsity)
     _demand(mask, count)
-    return _largest(_magnitudes(weight, mask).reshape(1, -1), np.array([count])).reshape(weight.shape)
+    return largest(magnitudes(weight, mask).reshape(1, -1), np.array([count])).reshape(weight.shape)
 
 
 def magnitude_global(weights: Mapping[str, np.ndarray], masks: Masks, sparsity: float) -> Masks:
@@ -86,7 +86,7 @@ def balanced(weight: np.ndarray, mask: np.ndarray, sparsity: float, pe_count: in
         raise InputError(f"scope must be one of {', '.join(SCOPES)}, not {scope!r}")
     count = kept_count(weight.size, sparsity)
     _demand(mask, count)
-    matrix = _magnitudes(weight, mask).reshape(weight.shape[0], -1)
+    matrix = magnitudes(weight, mask).reshape(weight.shape[0], -1)
     kept = np.zeros(matrix.shape, bool)
     rows = len(matrix)
     tall = rows % pe_count  # the first PEs have one row more than the rest
@@ -133,10 +133,10 @@ def _evenly(lanes: np.ndarray, quota: int) -> np.ndarray:
     richer[np.argsort(-bids, kind="stable")[:richer_pes]] += 1
     rank = np.argsort(order, axis=1)
     counts = per_lane + (rank < richer[:, None])
-    return _largest(lanes.reshape(-1, depth), counts.ravel()).reshape(lanes.shape)
+    return largest(lanes.reshape(-1, depth), counts.ravel()).reshape(lanes.shape)
 
 
-def _largest(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def largest(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Return which of ``values`` (rows, depth) are the ``counts[row]`` largest of their row, ties to the lower index.
 
     ``counts`` may differ by at most one between rows.
@@ -155,7 +155,7 @@ def _largest(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return kept
 
 
-def _magnitudes(weight: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def magnitudes(weight: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Return |weight|, and -1 where the mask has pruned: below every weight that is left, were it 0."""
     if mask.shape != weight.shape or mask.dtype != bool:
         raise InputError(f"mask must be bool of the weight's shape {weight.shape}, not {mask.dtype} {mask.shape}")
