@@ -333,18 +333,60 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a field of the recipe.")
     ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Train so many, with seeds one after the other.")] = 1,
 ) -> None:
-    """Train and prune a network by a recipe, and write its trace (needs the extra train)."""
-    from .reports.tables import history_table
+    """Train and prune a network by a recipe, and write its trace (needs the extra train).
+
+    What DIR holds of an interrupted run is not trained again.
+    """
+    from .reports.tables import history_table, seeds_table
     from .workloads.training import load_recipe
     from .workloads.training import train as run_train
+    from .workloads.training.recipe import override
 
     loaded = load_recipe(recipe, **_settings(set_, _parse_set))
+    recipes = [loaded]
+    if seeds > 1:
+        numbers = range(loaded.seed, loaded.seed + seeds)
+        recipes = [override(loaded, seed=seed, name=f"{loaded.name}-seed{seed}") for seed in numbers]
+    runs = []
     with _progress(loaded.name) as step:
-        run = run_train(loaded, out=out, progress=lambda done, all_: step(done, all_, ""))
-    _print(history_table(run))
-    for suffix in (".safetensors", ".checkpoint.safetensors", ".history.csv"):
-        typer.echo(str(out / f"{loaded.name}{suffix}"))
+        for each in recipes:
+            seed = f"seed {each.seed}" if seeds > 1 else ""
+
+            def progress(done: int, all_: int, seed: str = seed) -> None:
+                step(done, all_, seed)
+
+            runs.append(run_train(each, out=out, progress=progress))
+    _print(history_table(runs[0]) if seeds == 1 else seeds_table(loaded.name, runs))
+    for run in runs:
+        for path in run.files.values():
+            typer.echo(str(path))
+
+
+@app.command()
+def diagnose(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A training run's checkpoint.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where plots and diagnostics.json go.")] = Path("diagnosis"),
+    samples: Annotated[int, typer.Option(help="Training and test samples to measure on, at most.")] = 2048,
+    pe_count: Annotated[
+        int | None, typer.Option(help="Processing elements of the balance; the recipe's, or 64, by default.")
+    ] = None,
+    suffix: Annotated[str, typer.Option(metavar=".png|.svg|.pdf", help="Kind of plots.")] = ".png",
+) -> None:
+    """Diagnose a training run: sparsity, balance, sensitivity, curvature, and the loss between its solutions."""
+    from .reports.diagnose import diagnosis_of, diagnosis_tables, write_diagnosis
+    from .workloads import InputError
+
+    if suffix not in PLOT_SUFFIXES:
+        raise InputError(f"--suffix must be one of {', '.join(PLOT_SUFFIXES)}, not {suffix!r}")
+    _make_folder(out)
+    with _progress(f"diagnose {checkpoint.name}") as step:
+        found = diagnosis_of(checkpoint, samples=samples, pe_count=pe_count, progress=lambda what: step(0, 0, what))
+    for table in diagnosis_tables(found):
+        _print(table)
+    for path in write_diagnosis(found, out, suffix=suffix):
+        typer.echo(str(path))
 
 
 @app.command()

@@ -10,7 +10,7 @@ from ..models import list_energy_tables, list_machines
 from ..workloads.errors import InputError
 from ..workloads.load import bundled_traces, load_trace
 from ..workloads.networks import NETWORKS
-from ..workloads.training import load_recipe, recipe_names
+from ..workloads.training import Recipe, load_recipe, recipe_names
 
 KINDS = ("machines", "traces", "networks", "recipes")
 
@@ -61,10 +61,21 @@ def _networks() -> RenderableType:
 
 
 def _recipes() -> RenderableType:
-    table = _table("Recipes", "name", "method", "strategy", "sparsity")
+    table = _table("Recipes", "name", "method", "pruned", "sparsity")
     for name in recipe_names():
         recipe = load_recipe(name)
-        scope = f" over {recipe.pe_count} PEs, by {recipe.scope}" if recipe.pe_count else ""
-        table.add_row(name, recipe.method, "" if recipe.method == "dense" else recipe.strategy + scope,
-                      f"{recipe.sparsity:.0%}")  # fmt: skip
+        table.add_row(name, recipe.method, _pruned(recipe), f"{recipe.target_sparsity:.0%}")
     return table
+
+
+def _pruned(recipe: Recipe) -> str:
+    """Say what the recipe prunes of its weights."""
+    if recipe.method == "dense":
+        return ""
+    if recipe.is_nm:
+        return f"{recipe.n}:{recipe.m} along axis {recipe.axis}"
+    if recipe.method == "slimming":
+        return "channels by their scale"
+    scope = f" over {recipe.pe_count} PEs, by {recipe.scope}" if recipe.pe_count else ""
+    control = "" if recipe.control == "none" else f", control {recipe.control}"
+    return recipe.strategy + scope + control

@@ -6,6 +6,7 @@ Everything that can be printed, as a table or as CSV, is importable from here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COLUMNS", "checks_table", "compare_rows", "compare_table", "csv_text", "engines_table", "history_table",
-    "layer_rows", "result_table", "summary", "sweep_rows", "sweep_table",
+    "layer_rows", "result_table", "seeds_table", "summary", "sweep_rows", "sweep_table",
 ]  # fmt: skip
 
 WIDTH_FOR_NAMES = 92  # beside the names of the figures; wider headings are numbered instead
+TRAINING_FLOPS = "FLOPs of all training so far that the masks leave; 1 is a dense training over the same schedule."
 UNITS = {"pe": "PE"}  # how a kind of unit is written where it is not a plain word
 IMBALANCE = ("starved", "drained")
 LAYER_COLUMNS: tuple[tuple[str, str, Format], ...] = (
@@ -192,8 +194,8 @@ def compare_table(results: Sequence[Result]) -> RenderableType:
 
 def history_table(run: Run) -> RenderableType:
     """Return the levels of a training run: how much was pruned, and what the network could then do."""
-    table = new_table(f"{run.recipe.name}: {run.recipe.network} on {run.recipe.data}")
-    for heading in ("level", "sparsity\n%", "weights\nkept", "accuracy\n%", "loss\nnats"):
+    table = new_table(_trained(run.recipe.name, run))
+    for heading in ("level", "sparsity\n%", "weights\nkept", "accuracy\n%", "loss\nnats", "training\nFLOPs"):
         table.add_column(heading, justify="right", no_wrap=True)
     for level in run.history:
         table.add_row(
@@ -202,9 +204,41 @@ def history_table(run: Run) -> RenderableType:
             whole(level.kept),
             f"{100 * level.accuracy:.2f}",
             f"{level.loss:.4f}",
+            f"{level.training_flops:.2f}",
         )
+    if run.dense_accuracy is None:
+        return Group(table, Text(TRAINING_FLOPS))
     change = 100 * (run.accuracy - run.dense_accuracy)
-    return Group(table, Text(f"Accuracy of the pruned network: {change:+.2f} points against the dense one."))
+    return Group(
+        table,
+        Text(TRAINING_FLOPS),
+        Text(f"Accuracy of the pruned network: {change:+.2f} points against the dense one."),
+    )
+
+
+def seeds_table(name: str, runs: Sequence[Run]) -> RenderableType:
+    """Return accuracy by sparsity over runs of one recipe that differ in their seed: mean, spread, and each of them."""
+    first = runs[0]
+    table = new_table(_trained(name, first))
+    headings = ("level", "sparsity\n%", "mean\n%", "spread\npoints", *(f"seed {run.recipe.seed}\n%" for run in runs))
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for levels in zip(*(run.history for run in runs), strict=True):
+        found = [100 * level.accuracy for level in levels]
+        table.add_row(
+            str(levels[0].level),
+            f"{100 * fmean(level.sparsity for level in levels):.2f}",
+            f"{fmean(found):.2f}",
+            f"{stdev(found):.2f}",
+            *(f"{value:.2f}" for value in found),
+        )
+    return Group(
+        table, Text(f"Accuracy over {len(runs)} seeds; the spread is the standard deviation (n - 1) between them.")
+    )
+
+
+def _trained(name: str, run: Run) -> str:
+    return f"{name}: {run.recipe.network} on {run.recipe.data}" if run.recipe.network else name
 
 
 def _cells(row: Row, columns: Iterable[tuple[str, str, Format]]) -> list[str | Text]:

@@ -1,11 +1,14 @@
 import re
+from typing import get_args, get_type_hints
 
 import pytest
 
 from gossamer.workloads import load_trace
+from gossamer.workloads.data import DATA
 from gossamer.workloads.errors import InputError
-from gossamer.workloads.training import Recipe, load_recipe, recipe_names
-from gossamer.workloads.training.recipe import override
+from gossamer.workloads.networks import NETWORKS
+from gossamer.workloads.training import Recipe, load_recipe, recipe_names, train
+from gossamer.workloads.training.recipe import build_recipe, override
 
 KNOWN = ", ".join(Recipe.__struct_fields__)
 
@@ -19,14 +22,39 @@ def message(act, *args, **kwargs):
 
 
 def test_the_bundled_recipes_are_these_and_each_is_named_as_its_file():
-    assert recipe_names() == (
-        "lenet-digits-dense",
-        "lenet-digits-imp",
-        "lenet-digits-imp-balanced",
-        "lenet-digits-imp-balanced-column",
-        "lenet-digits-oneshot",
+    lenet = (
+        "asp-1-8 asp-2-4 block channel dense imp imp-balanced imp-balanced-column imp-layer imp-random imp-reinit "
+        "imp-shuffled iterative mdgf-exp-1-8 mdgf-linear-1-8 oneshot sdgf-geometric-1-8 sdgf-stepwise-1-8 srste-1-8 "
+        "srste-2-4 ste-2-4 swa swamp swamp-balanced swamp-plus vector"
     )
+    convnet = "dense imp kernel slimming swamp"
+    names = [f"{net}-digits-{what}" for net, many in (("convnet", convnet), ("lenet", lenet)) for what in many.split()]
+    assert set(names) <= set(recipe_names())
     assert [load_recipe(name).name for name in recipe_names()] == list(recipe_names())
+
+
+def test_every_method_and_strategy_has_a_bundled_recipe():
+    recipes = [load_recipe(name) for name in recipe_names()]
+    for field in ("method", "strategy", "control"):
+        assert {getattr(recipe, field) for recipe in recipes} == set(get_args(get_type_hints(Recipe)[field]))
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_bundled_recipe_trains_and_counts_its_steps(name):
+    recipe = load_recipe(name)
+    if recipe.network not in ("lenet-300-100", "convnet-digits"):
+        pytest.skip("too much for a test of this kind")
+    few = {"epochs": 1, "samples": 1, "finetune_epochs": min(recipe.finetune_epochs, 1), "batch_size": 256}
+    few |= {"swa_epochs": min(recipe.swa_epochs, 1), "dense_epochs": min(recipe.dense_epochs, 1)}
+    if recipe.method in ("imp", "swamp", "iterative"):
+        few |= {"sparsity": 0.36, "rewind_step": 2 if recipe.rewind_step else 0}
+    seen = []
+    run = train(override(recipe, **few), progress=lambda done, in_all: seen.append((done, in_all)))
+    assert seen[-1] == (len(seen), len(seen))
+    assert run.trace.provenance["recipe"]["name"] == name
+    assert run.history[-1].training_flops > 0
+    for parameter, mask in run.masks.items():
+        assert not run.weights[parameter][~mask].any()
 
 
 def test_the_balanced_recipes_differ_from_the_naive_one_in_their_balance_alone():
@@ -83,12 +111,26 @@ def test_an_unknown_key_lists_the_known_ones(tmp_path):
         ("milestones = [0]", "milestones must be a list, each a whole number of at least 1, not [0]"),
         ("name = 3", "name must be text, not 3"),
         ('name = "a/b"', "name must be the stem of a file, not 'a/b'"),
-        ('network = "vgg"', "unknown network 'vgg'; known: lenet-300-100"),
-        ('data = "mnist"', "unknown data 'mnist'; known: digits"),
+        ('network = "vgg"', f"unknown network 'vgg'; known: {', '.join(NETWORKS)}"),
+        ('data = "mnist2d"', f"unknown data 'mnist2d'; known: {', '.join(DATA)}"),
         ('strategy = "balanced"', "strategy balanced needs pe_count, and has None"),
         ("pe_count = 64", "strategy magnitude-global takes no pe_count, and has 64"),
         ("sparsity = 0.5", "sparsity must be 0 for method dense, not 0.5"),
         ('method = "imp"', "sparsity must be above 0 for method imp, not 0.0"),
+        ('method = "asp"', "method asp needs n, and has None"),
+        ("n = 2", "method dense takes no n, and has 2"),
+        ('method = "ste"\nn = 4\nm = 4', "n must be below m = 4, not 4"),
+        ('method = "ste"\nn = 2\nm = 4\nsparsity = 0.5', "sparsity must be 0 for method ste, not 0.5"),
+        ('strategy = "block"', "strategy block needs block, and has None"),
+        ("block = [4]", "block must be a list, each a whole number of at least 1, not [4]"),
+        ('method = "slimming"\nsparsity = 0.5', "scale_l1 must be above 0 for method slimming, not 0.0"),
+        ("swa_epochs = 31", "swa_epochs must be at most epochs = 30, not 31"),
+        ("particles = 4", "particles must be 1 but for method swamp, not 4 for dense"),
+        ('control = "shuffled"', "control must be none but for method imp, not 'shuffled' for dense"),
+        (
+            'method = "imp"\nsparsity = 0.5\nstrategy = "channel"\ncontrol = "random"',
+            "control random must be of strategy magnitude-global or magnitude-layer, not channel",
+        ),
         ("base = 3", "base must be the name of a recipe, not 3"),
         ('base = "mine.toml"', "base must lead to a recipe without one, and 'mine.toml' leads back; break the circle"),
         (
@@ -123,7 +165,7 @@ def test_a_file_that_is_no_toml_is_named(tmp_path):
 )
 def test_a_bundled_trace_was_made_by_the_recipe_of_its_name_as_it_stands(name, kind):
     trace = load_trace(name)
-    assert Recipe(**(trace.provenance["recipe"] | {"milestones": ()})) == load_recipe(name)
+    assert build_recipe(trace.provenance["recipe"], name) == load_recipe(name)
     assert {layer.pattern.kind for layer in trace.layers} == {kind}
     assert trace.sparsity == pytest.approx(load_recipe(name).sparsity)
     assert trace.provenance["accuracy"] > 0.95

@@ -14,9 +14,10 @@ from gossamer.workloads.files.container import container_bytes, parse_container
 from gossamer.workloads.files.trace_file import load_trace_file
 from gossamer.workloads.pruning import kept_count, sparsity_levels
 from gossamer.workloads.training import export_checkpoint, is_checkpoint, load_checkpoint, load_recipe, train
+from gossamer.workloads.training.batches import ArrayBatches
 from gossamer.workloads.training.checkpoint import KEY
 from gossamer.workloads.training.loop import Loop, apply_masks, rate_factor
-from gossamer.workloads.training.methods import imp
+from gossamer.workloads.training.methods.imp import imp
 from gossamer.workloads.training.recipe import override
 
 SIZES = {"fc1.weight": 64 * 300, "fc2.weight": 300 * 100, "fc3.weight": 100 * 10}
@@ -54,8 +55,8 @@ class Watched:
     def __getattr__(self, name):
         return getattr(self.loop, name)
 
-    def train(self, weights, masks, first, last):
-        after = self.loop.train(weights, masks, first, last)
+    def train(self, weights, masks, first, last, **how):
+        after = self.loop.train(weights, masks, first, last, **how)
         self.calls.append((weights, masks, first, last, after))
         return after
 
@@ -66,7 +67,7 @@ def test_every_level_starts_from_the_weights_of_the_rewind_step():
     (_, _, *steps, rewound), *levels = loop.calls
     assert steps == [0, 5]
     assert len(levels) == len(sparsity_levels(0.5, 0.2)) == 5
-    for (weights, masks, first, last, _), (_, kept) in zip(levels, pairs, strict=True):
+    for (weights, masks, first, last, _), (_, kept, _) in zip(levels, pairs, strict=True):
         assert (first, last) == (5, loop.steps)
         assert masks is kept
         for name, value in rewound.items():
@@ -97,7 +98,7 @@ def test_each_level_prunes_a_fifth_of_what_is_left_and_the_last_lands_on_the_tar
 
 def test_masks_are_nested_and_hold_through_training():
     before = None
-    for weights, masks in imp(Loop.of(short("lenet-digits-imp", epochs=1, weight_decay=0.01))):
+    for weights, masks, _ in imp(Loop.of(short("lenet-digits-imp", epochs=1, weight_decay=0.01))):
         for name, mask in masks.items():
             assert not weights[name][~mask].any()
             assert before is None or not (mask & ~before[name]).any()
@@ -128,13 +129,18 @@ def test_training_in_two_pieces_without_momentum_is_training_in_one():
     assert not np.array_equal(whole["fc1.weight"], elsewhere["fc1.weight"])
 
 
-def test_every_sample_comes_once_an_epoch_and_each_epoch_has_its_own_order():
+def test_every_sample_comes_once_an_epoch_and_each_epoch_and_particle_has_its_own_order():
     loop = Loop.of(short("lenet-digits-dense"))
-    batches = [batch.numpy() for batch in loop._batches(0, 2 * loop.steps_per_epoch)]
-    one, two = np.concatenate(batches[:23]), np.concatenate(batches[23:])
-    assert np.array_equal(np.sort(one), np.arange(1437))
-    assert np.array_equal(np.sort(two), np.arange(1437))
-    assert not np.array_equal(one, two)
+    batches = ArrayBatches(torch.arange(1437), torch.arange(1437) % 10, 64)
+    orders = set()
+    for particle, epoch in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        seen = list(batches.epoch(loop.recipe.seed, particle, epoch))
+        assert len(seen) == len(batches) == loop.steps_per_epoch == 23
+        order = torch.cat([inputs for inputs, _ in seen])
+        assert torch.equal(order.sort().values, torch.arange(1437))
+        assert torch.equal(torch.cat([labels for _, labels in seen]), order % 10)
+        orders.add(tuple(order.tolist()))
+    assert len(orders) == 4
 
 
 def test_the_learning_rate_follows_its_schedule():
@@ -173,6 +179,7 @@ def test_the_state_of_torch_is_left_as_it_was():
 def test_the_files_are_the_trace_its_checkpoint_and_its_history(made):
     folder = made.files["trace"].parent
     assert sorted(path.name for path in folder.iterdir()) == [
+        f"lenet-digits-imp-balanced-{made.recipe.digest}",
         "lenet-digits-imp-balanced.checkpoint.safetensors",
         "lenet-digits-imp-balanced.history.csv",
         "lenet-digits-imp-balanced.safetensors",
@@ -181,7 +188,7 @@ def test_the_files_are_the_trace_its_checkpoint_and_its_history(made):
     with made.files["history"].open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["accuracy"]) for row in rows] == [level.accuracy for level in made.history]
-    assert list(rows[0]) == ["level", "sparsity", "kept", "accuracy", "loss"]
+    assert list(rows[0]) == ["level", "sparsity", "kept", "accuracy", "loss", "training_flops"]
 
 
 def test_a_checkpoint_gives_the_trace_of_the_run_to_the_bit(made):
@@ -210,7 +217,7 @@ def test_the_activations_are_those_of_real_samples_and_lead_to_the_predictions(m
 
 def test_the_provenance_says_where_the_weights_come_from(made):
     provenance = made.trace.provenance
-    assert provenance["recipe"] == msgspec.to_builtins(made.recipe) | {"milestones": []}
+    assert provenance["recipe"] == msgspec.to_builtins(made.recipe) | {"milestones": [], "exclude": []}
     assert (provenance["network"], provenance["data"], provenance["seed"]) == ("lenet-300-100", "digits", 0)
     assert (provenance["accuracy"], provenance["dense_accuracy"]) == (made.accuracy, made.dense_accuracy)
     assert provenance["test_samples"] == 360
@@ -342,7 +349,7 @@ def lopside(tensors, header):
 @pytest.mark.parametrize(
     ("change", "rule"),
     [
-        (lambda t, h: h.update(version=2), "version must be 1, not 2; use the gossamer that wrote it"),
+        (lambda t, h: h.update(version=3), "version must be 2, not 3; use the gossamer that wrote it"),
         (lambda t, h: h["recipe"].update(epochs=0), "epochs must be a whole number of at least 1, not 0"),
         (lambda t, h: h.update(history=[]), "the history must have at least one level, and has none; train again"),
         (
@@ -379,7 +386,9 @@ def test_a_checkpoint_of_other_parameters_is_refused(made, tmp_path):
 
 def test_a_checkpoint_whose_mask_is_out_of_balance_is_refused(made, tmp_path):
     path = damage(made, tmp_path / "bad.safetensors", lopside)
-    assert message(export_checkpoint, path).startswith(f"{path}: layer fc1: balanced over 64 PEs, each pe must keep")
+    assert message(export_checkpoint, path).startswith(
+        f"{path}: parameter fc1.weight: balanced over 64 PEs, each pe must keep"
+    )
 
 
 def test_a_file_that_is_no_checkpoint_is_refused(made, tmp_path):

@@ -114,7 +114,7 @@ def container_bytes(tensors: Mapping[str, np.ndarray], metadata: dict[str, str])
     """Return the .safetensors file of ``tensors``; the same bytes each time where ``metadata`` has one key."""
     from safetensors.numpy import save
 
-    return save({name: np.ascontiguousarray(array) for name, array in tensors.items()}, metadata)
+    return save({name: np.asarray(array, order="C") for name, array in tensors.items()}, metadata)
 
 
 def one_line(error: object) -> str:

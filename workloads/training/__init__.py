@@ -2,7 +2,7 @@
 
 from .checkpoint import export_checkpoint, is_checkpoint, load_checkpoint
 from .recipe import Recipe, load_recipe, recipe_names
-from .run import Level, Run, train
+from .run import Level, Run, prune, train
 
 __all__ = [
     "Level",
@@ -12,6 +12,7 @@ __all__ = [
     "is_checkpoint",
     "load_checkpoint",
     "load_recipe",
+    "prune",
     "recipe_names",
     "train",
 ]

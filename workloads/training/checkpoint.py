@@ -1,4 +1,4 @@
-"""Checkpoints: a finished run in one .safetensors file, parameters and masks as tensors, the rest as JSON."""
+"""Checkpoints: a finished run in one .safetensors file, parameters, buffers and masks as tensors, the rest as JSON."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import numpy as np
 from ..errors import InputError
 from ..extras import need
 from ..files.container import Container, container_bytes, one_line, read_container
+from ..pruning import Weights
 from ..trace import Trace
-from .recipe import build_recipe
+from .recipe import Recipe, build_recipe
 from .run import Level, Run
+from .stages import MASK
 
 KEY = "gossamer.checkpoint"
-VERSION = 1
-MASK = ".mask"  # "fc1.weight.mask" is the mask of "fc1.weight"
+VERSION = 2
 
 
 class _Header(msgspec.Struct, forbid_unknown_fields=True):
@@ -25,6 +26,8 @@ class _Header(msgspec.Struct, forbid_unknown_fields=True):
     recipe: dict[str, Any]
     history: tuple[Level, ...]
     made_with: dict[str, str]
+    parameters: tuple[str, ...]
+    buffers: tuple[str, ...]
 
 
 class _Version(msgspec.Struct):
@@ -56,8 +59,9 @@ def export_checkpoint(path: str | Path) -> Trace:
 
 def checkpoint_bytes(run: Run) -> bytes:
     """Return the checkpoint of ``run``; the same run gives the same bytes."""
-    header = _Header(VERSION, msgspec.to_builtins(run.recipe), run.history, run.made_with)
-    tensors = run.weights | {name + MASK: mask for name, mask in run.masks.items()}
+    names = tuple(run.weights), tuple(run.buffers)  # in the network's order; a container sorts by name
+    header = _Header(VERSION, msgspec.to_builtins(run.recipe), run.history, run.made_with, *names)
+    tensors = run.weights | run.buffers | {name + MASK: mask for name, mask in run.masks.items()}
     return container_bytes(tensors, {KEY: msgspec.json.encode(header, order="deterministic").decode()})
 
 
@@ -72,38 +76,48 @@ def load_checkpoint(path: str | Path) -> Run:
     recipe = build_recipe(header.recipe, str(path))
     if not header.history:
         raise InputError(f"{path}: the history must have at least one level, and has none; train again")
-    need("train", "torch", "sklearn")
-    from .loop import Loop
-
-    expected = Loop.of(recipe).weights()
     tensors = {name: _array(name, *tensor, path) for name, tensor in container.tensors.items()}
     masks = {name.removesuffix(MASK): array for name, array in tensors.items() if name.endswith(MASK)}
-    weights = {name: array for name, array in tensors.items() if not name.endswith(MASK)}
-    if weights.keys() != expected.keys() or not masks.keys() <= expected.keys():
+    state = {name: array for name, array in tensors.items() if not name.endswith(MASK)}
+    shapes = _shapes(recipe, state)
+    if state.keys() != shapes.keys() or {*header.parameters, *header.buffers} != shapes.keys() or masks.keys() - shapes:
         raise InputError(
-            f"{path}: the parameters of {recipe.network} must be {', '.join(expected)}, with masks of these alone, "
+            f"{path}: the parameters of {recipe.network} must be {', '.join(shapes)}, with masks of these alone, "
             f"not {', '.join(sorted(tensors))}; train again"
         )
     for name, array in tensors.items():
-        shape = expected[name.removesuffix(MASK)].shape
+        shape = shapes[name.removesuffix(MASK)]
         if array.shape != shape:
             raise InputError(f"{path}: tensor {name} must be {shape} in {recipe.network}, not {array.shape}")
+    for name, array in state.items():
+        if name in header.parameters and array.dtype != np.float32:
+            raise InputError(f"{path}: tensor {name} must be F32, not {container.tensors[name][0]}; train again")
     for name, mask in masks.items():
-        broken = np.argwhere((weights[name] != 0) & ~mask)
+        broken = np.argwhere((state[name] != 0) & ~mask)
         if len(broken):
             place = tuple(int(i) for i in broken[0])
             raise InputError(
-                f"{path}: tensor {name} must be 0 where its mask prunes it, and is {weights[name][place]} at {place}; "
+                f"{path}: tensor {name} must be 0 where its mask prunes it, and is {state[name][place]} at {place}; "
                 "train again"
             )
-    # The network's order, which is that of its layers; a container sorts by name.
     return Run(
         recipe,
-        {name: weights[name] for name in expected},
-        {name: masks[name] for name in expected if name in masks},
+        {name: state[name] for name in header.parameters},
+        {name: masks[name] for name in header.parameters if name in masks},
         header.history,
         header.made_with,
+        buffers={name: state[name] for name in header.buffers},
     )
+
+
+def _shapes(recipe: Recipe, state: Weights) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that the recipe's network wants; of a module given to `prune`, those that are there."""
+    if not recipe.network:
+        return {name: array.shape for name, array in state.items()}
+    need("train", "torch", "sklearn")
+    from .loop import Loop
+
+    return {name: array.shape for name, array in Loop.of(recipe).weights().items()}
 
 
 def _read_header(container: Container, path: Path) -> _Header:
@@ -125,7 +139,6 @@ def _read_header(container: Container, path: Path) -> _Header:
 
 
 def _array(name: str, dtype: str, array: np.ndarray, path: Path) -> np.ndarray:
-    wanted = "BOOL" if name.endswith(MASK) else "F32"
-    if dtype != wanted:
-        raise InputError(f"{path}: tensor {name} must be {wanted}, not {dtype}; train again")
-    return array.astype(bool) if wanted == "BOOL" else array.copy()
+    if name.endswith(MASK) and dtype != "BOOL":
+        raise InputError(f"{path}: tensor {name} must be BOOL, not {dtype}; train again")
+    return array.astype(bool) if dtype == "BOOL" else array.copy()

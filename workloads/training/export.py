@@ -9,84 +9,83 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..data import load_data
 from ..errors import InputError
-from ..patterns import Pattern
-from ..trace import Layer, Trace
-from .loop import Loop, apply_masks, deterministic
+from ..networks import build_network
+from ..trace import Trace
+from .capture import Captured, capture_all
+from .loop import deterministic
+from .promise import pattern_of
 
 if TYPE_CHECKING:
     from .run import Run
 
 
-def trace_of(run: Run) -> Trace:
+def trace_of(
+    run: Run,
+    *,
+    module: nn.Module | None = None,
+    samples: np.ndarray | torch.Tensor | None = None,
+    labels: np.ndarray | torch.Tensor | None = None,
+) -> Trace:
     """Return the trace of a run: its first test samples have gone through the network, layer by layer.
 
-    Every linear layer is one of the trace, in the order in which the network uses them.
+    Without ``module`` network and samples are those of the recipe. With one, a network of the user's own, ``samples``
+    are what it is fed, and ``labels`` their classes where they have any.
+    Raises InputError naming the network or layer, the rule and the value.
     """
-    loop = Loop.of(run.recipe)
-    weights = apply_masks(run.weights, run.masks)
-    loop.load(weights)
-    samples = slice(0, run.recipe.samples)
-    inputs, predictions = _activations(loop.network, loop.data.test_inputs[samples], run.recipe.seed)
-    layers = [
-        Layer(
-            name=name,
-            op="linear",
-            weight=weights[f"{name}.weight"],
-            bias=weights.get(f"{name}.bias"),
-            mask=run.masks.get(f"{name}.weight"),
-            inputs=values,
-            pattern=_pattern(run, f"{name}.weight"),
+    recipe = run.recipe
+    about: dict[str, Any] = {}
+    if module is None:
+        data = load_data(
+            recipe.data, test_fraction=recipe.test_fraction, seed=recipe.split_seed, folder=recipe.data_folder
         )
-        for name, values in inputs.items()
-    ]
-    provenance = _provenance(run) | {
-        "test_samples": len(loop.data.test_labels),
-        "labels": loop.data.test_labels[samples].tolist(),
-        "predictions": predictions.tolist(),
-    }
-    return Trace(name=run.recipe.name, layers=tuple(layers), provenance=provenance)
+        module = build_network(recipe.network, data.shape, data.classes)
+        samples, labels = data.test_inputs[: recipe.samples], data.test_labels[: recipe.samples]
+        about["test_samples"] = len(data.test_labels)
+    elif samples is None:
+        raise InputError("a network of one's own needs samples to be fed with, and has none; give some")
+    else:
+        about |= {"network": type(module).__name__, "data": "the user's own"}
+    batch = torch.as_tensor(samples)
+    with deterministic(recipe.seed):
+        captured = captured_of(run, module, batch)
+    if labels is not None:
+        about["labels"] = torch.as_tensor(labels).tolist()
+    if isinstance(captured.outputs, torch.Tensor) and captured.outputs.ndim == 2:
+        about["predictions"] = captured.outputs.argmax(dim=1).tolist()
+    notes = {"not_simulated": captured.not_simulated, "uses": captured.uses, "padded": captured.padded}
+    about |= {name: note for name, note in notes.items() if note}
+    return Trace(name=recipe.name, layers=tuple(captured.layers), provenance=_provenance(run, captured) | about)
 
 
-def _activations(network: nn.Module, samples: np.ndarray, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return what each linear layer was fed, by its name, and the classes the network decided on."""
-    seen: dict[str, np.ndarray] = {}
+def captured_of(run: Run, module: nn.Module, samples: torch.Tensor) -> Captured:
+    """Return what ``samples`` come to in ``module`` with the run's weights, statistics and masks; it is left as it was.
 
-    def watch(name: str) -> Any:
-        def hook(module: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
-            if name in seen:
-                raise InputError(f"layer {name}: the network must use each layer once, and uses this one again")
-            seen[name] = given[0].numpy() + np.float32(0)  # a copy, and without negative zeros
-
-        return module.register_forward_pre_hook(hook)
-
-    handles = []
-    with deterministic(seed), torch.no_grad():
-        try:
-            for name, module in network.named_modules():
-                if isinstance(module, nn.Linear):
-                    handles.append(watch(name))
-            network.eval()
-            outputs = network(torch.from_numpy(samples))
-        finally:
-            for handle in handles:
-                handle.remove()
-    return seen, outputs.argmax(dim=1).numpy()
+    Raises InputError where the weights are not those of ``module``.
+    """
+    before = {name: value.detach().clone() for name, value in module.state_dict().items()}
+    tensors = {name: torch.from_numpy(np.array(value)) for name, value in (run.weights | run.buffers).items()}
+    wrong = [name for name, value in tensors.items() if name not in before or before[name].shape != value.shape]
+    if wrong or dict(module.named_parameters()).keys() - tensors.keys():
+        missing = [name for name, _ in module.named_parameters() if name not in tensors]
+        raise InputError(
+            f"run {run.recipe.name}: its parameters must be those of the network, and {', '.join(wrong + missing)} "
+            "differ; give the network that was trained"
+        )
+    patterns = {name: pattern_of(run.recipe, mask) for name, mask in run.masks.items() if mask.ndim > 1}
+    try:
+        module.load_state_dict(tensors, strict=False)
+        return capture_all(module, samples, masks=run.masks, patterns=patterns)
+    finally:
+        module.load_state_dict(before)
 
 
-def _pattern(run: Run, name: str) -> Pattern:
-    if run.recipe.method == "dense" or name not in run.masks:
-        return Pattern(kind="dense")
-    if run.recipe.strategy == "balanced":
-        return Pattern(kind="balanced", pe_count=run.recipe.pe_count, scope=run.recipe.scope)
-    return Pattern(kind="unstructured")
-
-
-def _provenance(run: Run) -> dict[str, Any]:
+def _provenance(run: Run, captured: Captured) -> dict[str, Any]:
     """Return where the weights come from; ``sparsity`` counts all kernels, prunable or not, and no biases."""
     recipe = run.recipe
-    size = {name: weight.size for name, weight in run.weights.items() if weight.ndim > 1}
-    pruned = {name: int(np.count_nonzero(~run.masks[name])) if name in run.masks else 0 for name in size}
+    size = {layer.name: layer.kept.size for layer in captured.layers}
+    pruned = {layer.name: 0 if layer.mask is None else int(np.count_nonzero(~layer.mask)) for layer in captured.layers}
     return {
         "source": f"gossamer train {recipe.name}",
         "network": recipe.network,
@@ -96,6 +95,6 @@ def _provenance(run: Run) -> dict[str, Any]:
         "accuracy": run.accuracy,
         "dense_accuracy": run.dense_accuracy,
         "sparsity": sum(pruned.values()) / sum(size.values()),
-        "sparsity_by_layer": {name.removesuffix(".weight"): pruned[name] / size[name] for name in size},
+        "sparsity_by_layer": {name: pruned[name] / size[name] for name in size},
         "made_with": run.made_with,
     }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -21,6 +23,18 @@ Count = Annotated[int, Meta(ge=0)]
 Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Positive = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
+Whole = Annotated[int, Meta(ge=1)]
+NotNegative = Annotated[float, Meta(ge=0)]
+
+NM_METHODS = ("asp", "ste", "sr-ste", "mdgf-linear", "mdgf-exponential", "sdgf-stepwise", "sdgf-geometric")
+STRATEGY_KEYS = {"balanced": ("pe_count", "scope"), "block": ("block",), "vector": ("vector",)}
+# A field that only some methods read, and what it is elsewhere: a setting without effect is a mistake.
+METHOD_KEYS: tuple[tuple[str, object, tuple[str, ...]], ...] = (
+    ("control", "none", ("imp",)),
+    ("particles", 1, ("swamp",)),
+    ("solo_levels", 0, ("swamp",)),
+    ("true_derivative", False, ("mdgf-linear", "mdgf-exponential")),
+)
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -29,29 +43,60 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     What is trained:
 
     - ``name``: of the run and its files; the recipe file's name where it is not given.
-    - ``network``, ``data``: a key of `NETWORKS` and of `DATA`.
+    - ``network``, ``data``: a key of `NETWORKS` and of `DATA`; "" where `prune` is given a module and loaders.
+    - ``data_folder``: where the data lie that do not come with a package.
     - ``test_fraction``, ``split_seed``: the share of the samples held out for the test, and the seed that draws them.
-    - ``seed``: of the first weights and of the order of the samples.
+    - ``seed``: of the first weights, of the order of the samples and of all else that is drawn.
 
     How it is pruned:
 
-    - ``method``: "dense"; "one-shot": train, prune once, fine-tune; "imp": iterative magnitude pruning with rewinding.
-    - ``strategy``: "magnitude-global": one threshold for all layers; "magnitude-layer": one for each layer;
-      "balanced": the same sparsity in every layer and on every processing element.
+    - ``method``: "dense". Of magnitude: "one-shot": train, prune, fine-tune; "iterative": prune more and fine-tune
+      again; "imp": with rewinding; "swamp": with rewinding, of averaged weights. Of batch-norm scales: "slimming".
+      Of N:M groups: "asp", "ste", "sr-ste", "mdgf-linear", "mdgf-exponential", "sdgf-stepwise", "sdgf-geometric".
+    - ``strategy``: what is pruned of the weights, but for N:M and slimming. "magnitude-global": one threshold for all
+      layers; "magnitude-layer": one for each layer; "balanced": the same sparsity in every layer and on every
+      processing element. Whole pieces, by their norm, the same share in every layer: "block", "vector" (segments of
+      a row), "kernel" (of convolutions alone), "channel" (never of the last layer).
     - ``pe_count``, ``scope``: of "balanced" only: rows interleaved over so many PEs, balanced by "pe" or "pe-column".
-    - ``sparsity``: of the prunable weights at the end, pruned / all.
-    - ``rate``: "imp": the fraction of the surviving weights that each level prunes.
-    - ``rewind_step``: "imp": every level starts from the weights after so many steps, in the same place of the
-      schedule and of the order of samples; 0 is the original lottery ticket.
-    - ``prune_output``: whether the last layer is prunable. Biases never are.
+    - ``block``, ``vector``: of these strategies only: rows and columns of a block; length of a vector.
+    - ``sparsity``: of the prunable weights at the end, pruned / all; of "slimming": of the channels. 0 with N:M.
+    - ``rate``: "iterative", "imp", "swamp": the fraction of the surviving weights that each level prunes.
+    - ``rewind_step``: "imp", "swamp": every level starts from the weights after so many steps, in the same place of
+      the schedule and of the order of samples; 0 is the original lottery ticket.
+    - ``control``: of "imp": the network that each level's mask is tried on. "none": the ticket; "reinitialised":
+      one with other first weights; "shuffled": the ticket with each layer's mask shuffled; "random": with a random
+      mask of the same sparsity over all layers.
+    - ``prune_output``: whether the last layer is prunable. Biases, norms and embeddings never are.
+    - ``exclude``: layers that are left dense, by name; * stands for any letters.
+
+    N:M, and its training flow:
+
+    - ``n``, ``m``, ``axis``: at most n of m consecutive weights along the axis, 1 being the input channels, are kept.
+    - ``pad``: whether a side that is no whole number of groups is lengthened by zeros, not refused.
+    - ``dense_epochs``, ``epochs``, ``finetune_epochs``: phases of one schedule: nothing pruned; the method at work;
+      the mask frozen. "asp" goes through ``epochs`` twice, dense and pruned, and has no other phases.
+    - ``decay``: the c of "mdgf-linear", 1 - c j, and "mdgf-exponential", exp(-c j), at step j of the second phase.
+    - ``true_derivative``: "mdgf-...": whether the gradient is that of the decayed weight, not straight through.
+    - ``sr_decay``: the lambda of "sr-ste".
+
+    Averages:
+
+    - ``swa_epochs``, ``swa_learning_rate``: the weights are averaged over the last so many epochs of a training,
+      which run at this constant rate; 0 averages nothing.
+    - ``particles``: of "swamp": so many networks a level, which see the samples in different orders.
+    - ``solo_levels``: of "swamp": so many levels, from the first, that train one particle (SWAMP+).
 
     How it is optimised, the loss being cross-entropy:
 
     - ``epochs``, ``batch_size``: passes over the training samples, and samples a step (the last batch may be smaller).
-    - ``optimizer``: "sgd" with ``momentum``, or "adam"; both with ``learning_rate`` and ``weight_decay``.
+    - ``optimizer``: "sgd" with ``momentum``, or "adam"; both with ``learning_rate`` and ``weight_decay``, which is L2.
+    - ``l1``: times the sum of magnitudes of the prunable weights, added to the loss.
+    - ``scale_l1``: times that of the batch-norm scales; "slimming" needs it, until it has pruned.
     - ``schedule``: "constant"; "cosine", down to 0 at the end; "multistep": times ``gamma`` after each of the
       ``milestones``, in epochs.
-    - ``finetune_epochs``, ``finetune_learning_rate``: of "one-shot", after pruning, at a constant rate.
+    - ``finetune_epochs``, ``finetune_learning_rate``: after pruning, at a constant rate: of "one-shot", "slimming" and
+      each level of "iterative" (a tenth or a hundredth of the learning rate: Han et al., NIPS 2015).
+    - ``device``: "cpu", or "cuda" where there is one. ``threads``: of the CPU; results may differ with their number.
 
     What is written:
 
@@ -61,29 +106,66 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     name: str
     network: str = "lenet-300-100"
     data: str = "digits"
+    data_folder: str | None = None
     test_fraction: Annotated[float, Meta(gt=0, lt=1)] = 0.2
     split_seed: Seed = 0
     seed: Seed = 0
-    method: Literal["dense", "one-shot", "imp"] = "dense"
-    strategy: Literal["magnitude-global", "magnitude-layer", "balanced"] = "magnitude-global"
-    pe_count: Annotated[int, Meta(ge=1)] | None = None
+    method: Literal[
+        "dense",
+        "one-shot",
+        "iterative",
+        "imp",
+        "swamp",
+        "slimming",
+        "asp",
+        "ste",
+        "sr-ste",
+        "mdgf-linear",
+        "mdgf-exponential",
+        "sdgf-stepwise",
+        "sdgf-geometric",
+    ] = "dense"
+    strategy: Literal["magnitude-global", "magnitude-layer", "balanced", "block", "vector", "kernel", "channel"] = (
+        "magnitude-global"
+    )
+    pe_count: Whole | None = None
     scope: Literal["pe", "pe-column"] | None = None
+    block: tuple[Whole, Whole] | None = None
+    vector: Whole | None = None
     sparsity: Share = 0.0
     rate: Annotated[float, Meta(ge=0.001, lt=1)] = 0.2
     rewind_step: Count = 0
+    control: Literal["none", "reinitialised", "shuffled", "random"] = "none"
     prune_output: bool = True
-    epochs: Annotated[int, Meta(ge=1)] = 30
-    batch_size: Annotated[int, Meta(ge=1)] = 64
+    exclude: tuple[str, ...] = ()
+    n: Whole | None = None
+    m: Whole | None = None
+    axis: Count = 1
+    pad: bool = False
+    dense_epochs: Count = 0
+    decay: Positive = 2e-4
+    true_derivative: bool = False
+    sr_decay: NotNegative = 2e-4
+    swa_epochs: Count = 0
+    swa_learning_rate: Positive = 0.05
+    particles: Whole = 1
+    solo_levels: Count = 0
+    epochs: Whole = 30
+    batch_size: Whole = 64
     optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rate: Positive = 0.1
     momentum: Share = 0.9
-    weight_decay: Annotated[float, Meta(ge=0)] = 0.0
+    weight_decay: NotNegative = 0.0
+    l1: NotNegative = 0.0
+    scale_l1: NotNegative = 0.0
     schedule: Literal["constant", "cosine", "multistep"] = "constant"
-    milestones: tuple[Annotated[int, Meta(ge=1)], ...] = ()
+    milestones: tuple[Whole, ...] = ()
     gamma: Positive = 0.1
     finetune_epochs: Count = 30
     finetune_learning_rate: Positive = 0.01
-    samples: Annotated[int, Meta(ge=1)] = 8
+    device: Literal["cpu", "cuda"] = "cpu"
+    threads: Whole = 1
+    samples: Whole = 8
 
     def __post_init__(self) -> None:
         for key in self.__struct_fields__:
@@ -91,15 +173,59 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if Path(self.name).name != self.name or not self.name.isprintable():
             raise InputError(f"name must be the stem of a file, not {self.name!r}")
         for key, known in (("network", NETWORKS), ("data", DATA)):
-            if getattr(self, key) not in known:
+            if getattr(self, key) not in ("", *known):
                 raise InputError(f"unknown {key} {getattr(self, key)!r}; known: {', '.join(known)}")
-        for key in ("pe_count", "scope"):
-            if (self.strategy == "balanced") == (getattr(self, key) is None):
-                rule = "needs" if self.strategy == "balanced" else "takes no"
-                raise InputError(f"strategy {self.strategy} {rule} {key}, and has {getattr(self, key)!r}")
-        if (self.method == "dense") != (self.sparsity == 0):
-            wanted = "0" if self.method == "dense" else "above 0"
+        for strategy, keys in STRATEGY_KEYS.items():
+            self._demand(self.strategy == strategy, f"strategy {self.strategy}", keys)
+        self._demand(self.is_nm, f"method {self.method}", ("n", "m"))
+        if self.n is not None and self.m is not None and self.n >= self.m:
+            raise InputError(f"n must be below m = {self.m}, not {self.n}")
+        free = self.method == "dense" or self.is_nm
+        if free != (self.sparsity == 0):
+            wanted = "0" if free else "above 0"
             raise InputError(f"sparsity must be {wanted} for method {self.method}, not {self.sparsity}")
+        if self.method == "slimming" and not self.scale_l1:
+            raise InputError("scale_l1 must be above 0 for method slimming, not 0.0")
+        if self.swa_epochs > self.epochs:
+            raise InputError(f"swa_epochs must be at most epochs = {self.epochs}, not {self.swa_epochs}")
+        if self.control in ("shuffled", "random") and not self.strategy.startswith("magnitude"):
+            raise InputError(
+                f"control {self.control} must be of strategy magnitude-global or magnitude-layer, not {self.strategy}"
+            )
+        for key, usual, methods in METHOD_KEYS:
+            if self.method not in methods and getattr(self, key) != usual:
+                raise InputError(
+                    f"{key} must be {usual} but for method {' or '.join(methods)}, "
+                    f"not {getattr(self, key)!r} for {self.method}"
+                )
+
+    def _demand(self, wanted: bool, whose: str, keys: tuple[str, ...]) -> None:
+        """Raise InputError unless the fields ``keys`` are given where ``wanted``, and only there."""
+        for key in keys:
+            if wanted == (getattr(self, key) is None):
+                rule = "needs" if wanted else "takes no"
+                raise InputError(f"{whose} {rule} {key}, and has {getattr(self, key)!r}")
+
+    @property
+    def is_nm(self) -> bool:
+        """Tell whether the method makes N:M groups."""
+        return self.method in NM_METHODS
+
+    @property
+    def target_sparsity(self) -> float:
+        """Return the sparsity asked for, that of the N:M groups included."""
+        return self.sparsity if self.n is None or self.m is None else 1 - self.n / self.m
+
+    @property
+    def schedule_epochs(self) -> int:
+        """Count the epochs that the schedule of learning rates covers."""
+        phased = self.is_nm and self.method != "asp"
+        return self.epochs + phased * (self.dense_epochs + self.finetune_epochs)
+
+    @property
+    def digest(self) -> str:
+        """Return 10 hexadecimal digits of the SHA-256 of all fields: what the run is addressed by."""
+        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()[:10]
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -172,9 +298,14 @@ def build_recipe(values: Mapping[str, Any], where: str) -> Recipe:
         raise InputError(f"{where}: {error}") from None
 
 
+@cache
+def _hints() -> dict[str, Any]:
+    return get_type_hints(Recipe, include_extras=True)
+
+
 def _checked(key: str, value: Any) -> Any:
     """Return ``value`` as the type of the field ``key``. Raises InputError."""
-    hints = get_type_hints(Recipe, include_extras=True)
+    hints = _hints()
     if key not in hints:
         raise InputError(f"unknown key {key!r}; known: {', '.join(hints)}")
     try:

@@ -1,0 +1,260 @@
+"""From any network to the layers of a trace: samples go through, and what every layer was fed is kept.
+
+Each matrix or kernel of the network is a layer, in the order of first use:
+
+- Linear, Conv2d, Conv1d (a convolution of height 1): under the module's name.
+- MultiheadAttention: ``.q_proj``, ``.k_proj``, ``.v_proj`` and ``.out_proj``, linear.
+- LSTM, GRU, RNN and their cells: ``.ih`` fed with x(t) and ``.hh`` with h(t-1) of every step, linear, the gates below
+  one another as torch keeps them and as EIE's NT-LSTM (Han et al., ISCA 2016, table III) has them; one pair for each
+  layer and direction.
+
+What has parameters and is none of these (embeddings, norms, parameters of the user's own) is named, not dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..errors import InputError
+from ..files.container import one_line
+from ..patterns import Pattern
+from ..pruning import Masks
+from ..trace import Layer
+from .calls import CELLS, KERNELS, RECURRENT, Call, calls_of
+
+ADDED = ("_k", "_v")  # bias_k and bias_v of an attention: one more key and value, multiplied with nothing
+SIMULATED = (*KERNELS, nn.MultiheadAttention, *RECURRENT, *CELLS)
+
+
+@dataclass(frozen=True, eq=False)
+class Captured:
+    """What went through a network.
+
+    ``outputs``: what the network returned, a tensor or whatever it returns. ``not_simulated``: by the name of a module
+    or parameter, why no layer stands for it. ``uses``: of layers that the network uses more than once, how often; their
+    inputs follow one another along the batch. ``padded``: of layers whose input channels were no whole number of N:M
+    groups and were lengthened by zeros, weights and activations, from how many to how many.
+    """
+
+    layers: list[Layer]
+    outputs: Any
+    not_simulated: dict[str, str]
+    uses: dict[str, int]
+    padded: dict[str, str]
+
+
+def capture(
+    module: nn.Module,
+    samples: torch.Tensor | tuple[torch.Tensor, ...],
+    *,
+    masks: Masks | None = None,
+    patterns: Mapping[str, Pattern] | None = None,
+) -> list[Layer]:
+    """Return the layers of ``module`` with what they were fed when it took ``samples``; see `capture_all`."""
+    return capture_all(module, samples, masks=masks, patterns=patterns).layers
+
+
+def capture_all(
+    module: nn.Module,
+    samples: torch.Tensor | tuple[torch.Tensor, ...],
+    *,
+    masks: Masks | None = None,
+    patterns: Mapping[str, Pattern] | None = None,
+) -> Captured:
+    """Return the layers of ``module`` in the order of first use, its outputs, and what is not simulated.
+
+    ``samples``: one batch, or a tuple of them where the network takes several arguments. The network is run in
+    evaluation mode with the weights multiplied by ``masks``, and is left as it was. ``masks`` and ``patterns`` are by
+    parameter name; without a pattern a masked parameter is unstructured and any other one dense. Zeros stay zeros, and
+    negative zeros become them. A layer fed with inputs of several sizes is one layer a size: ``head``, ``head (2)``.
+    Input channels that groups of an N:M pattern do not tile are lengthened by zeros.
+    Raises InputError for masks and patterns of unknown parameters, for samples that the network does not take, and for
+    a network without any layer that can be simulated.
+    """
+    masks, patterns = dict(masks or {}), dict(patterns or {})
+    parameters = dict(module.named_parameters())
+    _check(parameters, masks, patterns)
+    masked = {
+        name: torch.where(torch.from_numpy(mask).to(parameters[name].device), parameters[name], 0).detach()
+        for name, mask in masks.items()
+    }
+    calls: list[Call] = []
+    with _watched(module, calls), torch.no_grad():
+        arguments = samples if type(samples) is tuple else (samples,)  # a packed sequence is a tuple by kind
+        try:
+            outputs = torch.func.functional_call(module, masked, arguments)
+        except InputError:
+            raise
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            shapes = ", ".join(str(tuple(getattr(value, "shape", ()))) for value in arguments)
+            raise InputError(
+                f"the network must take samples of shape {shapes}, and does not: {one_line(error)}"
+            ) from error
+    names = _parameter_names(module)
+    groups: dict[tuple[Any, ...], list[Call]] = {}
+    for call in calls:
+        groups.setdefault((call.layer, call.inputs.shape[1:]), []).append(call)
+    seen: dict[str, int] = {}
+    layers, uses, padded = [], {}, {}
+    for (name, _), group in groups.items():
+        seen[name] = seen.get(name, 0) + 1
+        if seen[name] > 1:
+            group = [replace(call, layer=f"{name} ({seen[name]})") for call in group]
+        layers.append(_layer(group, names, masks, patterns))
+        if layers[-1].shape[1] > group[0].weight.shape[1]:
+            padded[layers[-1].name] = f"input channels from {group[0].weight.shape[1]} to {layers[-1].shape[1]}"
+        if len(group) > 1:
+            uses[layers[-1].name] = len(group)
+    if not layers:
+        met = ", ".join(dict.fromkeys(type(part).__name__ for part in module.modules()))
+        known = ", ".join(kind.__name__ for kind in SIMULATED)
+        raise InputError(f"the network must use at least one of {known}, and has {met}; use one of them")
+    return Captured(layers, outputs, _not_simulated(module, {call.owner for call in calls}), uses, padded)
+
+
+def _check(parameters: dict[str, nn.Parameter], masks: Masks, patterns: dict[str, Pattern]) -> None:
+    for what, named in (("mask", masks), ("pattern", patterns)):
+        for name in named:
+            if name not in parameters:
+                raise InputError(f"a {what} must be of a parameter of the network, and {name!r} is none of them")
+    for name, mask in masks.items():
+        shape = tuple(parameters[name].shape)
+        if mask.dtype != bool or mask.shape != shape:
+            raise InputError(f"the mask of {name} must be bool {shape}, not {mask.dtype} {mask.shape}")
+
+
+@contextmanager
+def _watched(module: nn.Module, calls: list[Call]) -> Iterator[None]:
+    """Put every call of a layer into ``calls``, in evaluation mode and by the plain ways of computing; then restore."""
+    modes = {part: part.training for part in module.modules()}
+    fast = torch.backends.mha.get_fastpath_enabled()
+    handles = [
+        part.register_forward_hook(_watch(name, calls), with_kwargs=True)
+        for name, part in module.named_modules()
+        if _is_simulated(part)
+    ]
+    module.eval()
+    torch.backends.mha.set_fastpath_enabled(False)  # it passes by the modules, and so by the hooks
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for handle in handles:
+            handle.remove()
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def _watch(name: str, calls: list[Call]) -> Callable[..., None]:
+    busy = False
+
+    def hook(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
+        nonlocal busy
+        if busy:  # calls_of runs the module again
+            return
+        busy = True
+        try:
+            calls.extend(calls_of(name, module, arguments, keywords))
+        finally:
+            busy = False
+
+    return hook
+
+
+def _is_simulated(module: nn.Module) -> bool:
+    """Tell whether the module computes what torch's own of its kind does: a subclass may not override ``forward``."""
+    return any(isinstance(module, kind) and type(module).forward is kind.forward for kind in SIMULATED)
+
+
+def _parameter_names(module: nn.Module) -> dict[str, str]:
+    """Return under which name masks know a parameter, for every name that it has: shared ones have several."""
+    first: dict[int, str] = {}
+    return {
+        name: first.setdefault(id(parameter), name)
+        for name, parameter in module.named_parameters(remove_duplicate=False)
+    }
+
+
+def _layer(calls: list[Call], names: dict[str, str], masks: Masks, patterns: Mapping[str, Pattern]) -> Layer:
+    """Return the layer of calls that share a weight and the size of a sample."""
+    call = calls[0]
+    name = names.get(call.parameter, call.parameter)
+    mask, pattern = masks.get(name), patterns.get(name)
+    weight, inputs = call.weight, np.concatenate([each.inputs for each in calls])
+    missing = 0 if pattern is None else _missing(call, pattern)
+    if mask is not None:
+        if pattern is not None and not missing:
+            pattern.check(mask, f"parameter {name}")
+        mask = mask[call.rows].reshape(weight.shape)
+        weight = np.where(mask, weight, np.float32(0))  # +0, which a product with the mask would not always be
+    if pattern is None:
+        pattern = Pattern(kind="dense" if mask is None else "unstructured")
+    elif call.rows != slice(None) and pattern.kind in ("balanced", "block"):
+        pattern = _of_part(pattern, weight if mask is None else mask)
+    elif call.op == "conv2d" and call.flat and pattern.axis == 2:
+        pattern = replace(pattern, axis=3)  # the kernel of a one-dimensional convolution lies behind its height
+    if missing:
+        weight, mask = _padded(weight, 1, missing), None if mask is None else _padded(mask, 1, missing)
+        inputs = _padded(inputs, 1 if call.op == "conv2d" else -1, missing)
+    return Layer(
+        name=call.layer,
+        op=call.op,
+        inputs=inputs,
+        weight=weight,
+        bias=call.bias,
+        mask=mask,
+        pattern=pattern,
+        attributes=call.attributes,
+    )
+
+
+def _missing(call: Call, pattern: Pattern) -> int:
+    """Return by how many input channels, weights and activations of 0, groups of N:M are made whole."""
+    if pattern.m is None or pattern.axis != 1 or call.attributes.get("groups", 1) > 1:
+        return 0
+    return -int(call.weight.shape[1]) % pattern.m
+
+
+def _padded(array: np.ndarray, axis: int, missing: int) -> np.ndarray:
+    """Return the array with so many zeros behind its ``axis``."""
+    sides = [(0, 0)] * array.ndim
+    sides[axis] = (0, missing)
+    return np.pad(array, sides)
+
+
+def _of_part(pattern: Pattern, kept: np.ndarray) -> Pattern:
+    """Return the pattern where rows cut out of its array still keep it: tiles and shares may straddle the cut."""
+    try:
+        pattern.check(kept, "part")
+    except InputError:
+        return Pattern(kind="unstructured")
+    return pattern
+
+
+def _not_simulated(module: nn.Module, used: set[str]) -> dict[str, str]:
+    """Return why modules, and parameters of modules that hold others, are no layers of the trace."""
+    found = {}
+    attention = {name for name, part in module.named_modules() if isinstance(part, nn.MultiheadAttention)}
+    for name, part in module.named_modules():
+        own = [key for key, _ in part.named_parameters(recurse=False)]
+        kind = type(part).__name__
+        if name in used:
+            if name in attention:
+                found[name or kind.lower()] = "products of activations in MultiheadAttention"
+                found |= {f"{name}.{key}".removeprefix("."): f"parameter of {kind}" for key in own if key[-2:] in ADDED}
+        elif name.rpartition(".")[0] in attention and name.endswith("out_proj"):
+            continue
+        elif own and _is_simulated(part):
+            found[name or kind.lower()] = f"{kind}, not used"
+        elif own and type(part).__module__.startswith("torch."):
+            found[name or kind.lower()] = kind
+        else:
+            found |= {f"{name}.{key}".removeprefix("."): f"parameter of {kind}" for key in own}
+    return found
