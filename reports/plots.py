@@ -57,7 +57,7 @@ def plot_sweep(outcomes: Sequence[Outcome], x: str, path: str | Path) -> Path:
     One line a trace, machine and combination of the other settings. Speed-ups are over the first finished case of the
     line; over ``pe_count`` the ideal is drawn as well. Raises InputError where no finished case has the setting.
     """
-    path = _target(path)
+    path = plot_path(path)
     lines = _lines(outcomes, x)
     if not lines:
         known = ", ".join(dict.fromkeys(name for outcome in outcomes for name in outcome.case.settings)) or "none"
@@ -74,7 +74,7 @@ def plot_sweep(outcomes: Sequence[Outcome], x: str, path: str | Path) -> Path:
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     legend_columns = 2 if max(map(len, lines)) <= LEGEND_CHARACTERS else 1
     height = 2.7 * -(-len(panels) // 2) + 0.22 * -(-(len(lines) + 1) // legend_columns)
-    with _figure(path, 3.3 * min(2, len(panels)), height) as figure:
+    with drawing(path, 3.3 * min(2, len(panels)), height) as figure:
         axes = np.ravel(figure.subplots(-(-len(panels) // 2), min(2, len(panels)), squeeze=False))
         for ax, (column, title, scale) in zip(axes, panels, strict=False):
             if column == "speedup" and x == "pe_count":
@@ -112,7 +112,7 @@ def plot_causes(results: Sequence[Result], path: str | Path) -> Path:
 
     Cycles are those of the machine's computing units, per unit: the length of a bar is the result's time in cycles.
     """
-    path = _target(path)
+    path = plot_path(path)
     _demand(results, path)
     alike = len({result.machine.name for result in results}) == 1
     names = [result.trace.name if alike else f"{result.trace.name}\n{result.machine.name}" for result in results]
@@ -123,7 +123,7 @@ def plot_causes(results: Sequence[Result], path: str | Path) -> Path:
     ]
     tables = list(dict.fromkeys(r.total.energy_j.table for r in results if r.total.energy_j is not None))
     labels = max(len(_labels(cycles)), len(_labels(energies)))
-    with _figure(path, 11, 0.9 + max(0.55 * len(results), 0.2 * labels)) as figure:
+    with drawing(path, 11, 0.9 + max(0.55 * len(results), 0.2 * labels)) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
         _stack(left, names, cycles, CAUSES, "cycles a unit, by cause")
         _stack(right, names, energies, {}, "energy by part, uJ")
@@ -138,10 +138,10 @@ def plot_load(result: Result | Sequence[Result], path: str | Path) -> Path:
 
     Work is useful, padding, or an empty column; the line is the mean, and what lies above it others wait for.
     """
-    path = _target(path)
+    path = plot_path(path)
     results = [result] if isinstance(result, Result) else list(result)
     _demand(results, path)
-    with _figure(path, 7.5, 0.5 + 1.9 * len(results)) as figure:
+    with drawing(path, 7.5, 0.5 + 1.9 * len(results)) as figure:
         axes = np.ravel(figure.subplots(len(results), 1, sharey=True, squeeze=False))
         for ax, one in zip(axes, results, strict=True):
             kind, loads = _loads(one.layers)
@@ -164,7 +164,8 @@ def plot_load(result: Result | Sequence[Result], path: str | Path) -> Path:
     return path
 
 
-def _target(path: str | Path) -> Path:
+def plot_path(path: str | Path) -> Path:
+    """Return ``path``, whose suffix is that of a kind of plot. Raises InputError for any other."""
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{path}: a plot's name must end in {', '.join(SUFFIXES)}, not {path.suffix!r}; rename it")
@@ -177,7 +178,7 @@ def _demand(results: Sequence[Result], path: Path) -> None:
 
 
 @contextmanager
-def _figure(path: Path, width: float, height: float) -> Iterator[Figure]:
+def drawing(path: Path, width: float, height: float) -> Iterator[Figure]:
     """Yield a figure of ``width`` x ``height`` inches; write it to ``path`` when all is drawn."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
