@@ -294,3 +294,25 @@ def test_an_unwritable_folder_is_named(capsys):
         pytest.skip("a folder is writable to root whatever its mode")
     Path("shut").mkdir(mode=0o500)
     assert "an output must be writable" in refused(capsys, "simulate", "lenet-digits-imp", "--json", "shut/r.json")
+
+
+def test_train_over_seeds_prints_mean_and_spread_and_does_not_train_twice(capsys):
+    few = ("--set", "network=mlp-100-100", "--set", "epochs=1", "--set", "sparsity=0.36", "--set", "rewind_step=2")
+    status, out, _ = run(capsys, "train", "lenet-digits-imp", *few, "--seeds", 2, "--out", "runs")
+    assert status == 0
+    assert "lenet-digits-imp: mlp-100-100 on digits" in out
+    assert "Accuracy over 2 seeds" in out
+    rows = [line.split() for line in out.splitlines() if line.strip()[:2] in ("0 ", "1 ", "2 ")]
+    assert [row[1] for row in rows] == ["0.00", "20.00", "36.00"]
+    for row in rows:
+        mean, spread, one, other = map(float, row[2:])
+        assert abs(mean - (one + other) / 2) < 0.011
+        assert abs(spread - abs(one - other) / 2**0.5) < 0.011
+    for seed in (0, 1):
+        name = f"runs/lenet-digits-imp-seed{seed}"
+        for suffix in (".safetensors", ".checkpoint.safetensors", ".history.csv"):
+            assert f"{name}{suffix}" in out
+            assert Path(name + suffix).is_file()
+    start = time.perf_counter()
+    assert run(capsys, "train", "lenet-digits-imp", *few, "--seeds", 2, "--out", "runs")[1] == out
+    assert time.perf_counter() - start < 10

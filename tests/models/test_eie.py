@@ -255,11 +255,15 @@ def test_useful_work_does_not_depend_on_the_number_of_pes(layer):
 @settings(max_examples=40, deadline=None)
 @given(linear_layers())
 def test_with_exact_weights_the_output_is_the_float64_product_to_within_the_words(layer):
-    result = simulate(load_machine("eie-64pe", weights="exact", word_bits=24), one_layer(layer)).layers[0]
+    machine = load_machine("eie-64pe", weights="exact", word_bits=24)
+    result = simulate(machine, one_layer(layer)).layers[0]
     bias = 0 if not layer.has_bias else layer.bias if layer.codes is None else BOOK[layer.bias_codes]
     expected = layer.inputs.astype(np.float64) @ layer.weight.T.astype(np.float64) + bias
-    assert np.abs(result.output - expected).max() <= 1e-4 * max(1.0, np.abs(expected).max())
-    assert result.arithmetic["max_abs_error"] == pytest.approx(np.abs(result.output - expected).max(), abs=1e-12)
+    magnitude = np.abs(layer.inputs).astype(np.float64) @ np.abs(layer.weight).T.astype(np.float64) + np.abs(bias)
+    rounding = 1e-12 * max(1.0, magnitude.max())
+    error = np.abs(result.output - expected)
+    assert (error <= eie.error_bound(machine, layer) + rounding).all()
+    assert result.arithmetic["max_abs_error"] == pytest.approx(error.max(), abs=rounding)
 
 
 def test_the_quadtree_over_64_pes_has_21_nodes():
