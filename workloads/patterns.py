@@ -16,7 +16,8 @@ SCOPES = ("pe", "pe-column")
 class Pattern:
     """Where the nonzeros of a weight may lie.
 
-    ``n:m``: at most ``n`` of every ``m`` consecutive weights along ``axis`` are nonzero.
+    ``n:m``: at most ``n`` of every ``m`` consecutive weights along ``axis`` are nonzero; the last group
+    is short where ``m`` does not divide the axis (hardware fills it with zeros).
     ``balanced``: rows interleaved over ``pe_count`` processing elements (row r on r % pe_count); every PE, or every
     PE in every column (``scope`` "pe" or "pe-column"), keeps the same share of its weights, to within one weight.
     ``block``: tiles of ``block`` (rows, columns) are kept or pruned whole.
@@ -71,12 +72,15 @@ class Pattern:
 
     def _check_nm(self, kept: np.ndarray, where: str) -> None:
         assert self.n is not None and self.m is not None and self.axis is not None
-        if self.axis >= kept.ndim or kept.shape[self.axis] % self.m:
+        if self.axis >= kept.ndim:
             raise InputError(
-                f"{where}: {self.n}:{self.m} groups must tile axis {self.axis} of the weight, "
-                f"whose shape is {kept.shape}"
+                f"{where}: {self.n}:{self.m} groups must lie along an axis of the weight, not {self.axis}: "
+                f"its shape is {kept.shape}"
             )
         lanes = np.moveaxis(kept != 0, self.axis, -1)
+        short = -lanes.shape[-1] % self.m
+        if short:
+            lanes = np.pad(lanes, [(0, 0)] * (lanes.ndim - 1) + [(0, short)])
         groups = lanes.reshape(*lanes.shape[:-1], -1, self.m).sum(axis=-1)
         if (groups > self.n).any():
             place = tuple(int(i) for i in np.argwhere(groups > self.n)[0])

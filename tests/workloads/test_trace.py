@@ -184,8 +184,8 @@ WRONG_LAYERS = [
     ),
     (
         linear,
-        {"pattern": Pattern("n:m", n=1, m=2, axis=1)},
-        "layer fc1: 1:2 groups must tile axis 1 of the weight, whose shape is (2, 3)",
+        {"pattern": Pattern("n:m", n=1, m=2, axis=2)},
+        "layer fc1: 1:2 groups must lie along an axis of the weight, not 2: its shape is (2, 3)",
     ),
     (
         linear,
