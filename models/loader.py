@@ -162,8 +162,14 @@ def _check_kind(where: str, key: str, value: Any, kind: Any) -> None:
 
 def _energy_table(config: Any, module: str, where: str) -> EnergyTable | None:
     name = getattr(config, "energy", "")
-    if not name:
-        return None
+    return load_energy_table(name, module, where) if name else None
+
+
+def load_energy_table(name: str, module: str, where: str) -> EnergyTable:
+    """Return the energy table ``name``, a bundled one or the path of a file, for the model in ``module``.
+
+    ``where`` names the machine in errors: InputError for a table that is unknown or cannot be read.
+    """
     bundled = resources.files(__package__) / "energy" / f"{name}.toml"
     if not name.endswith(ENERGY_SUFFIXES):
         if not bundled.is_file():

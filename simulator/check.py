@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
+from ..workloads.errors import InputError
 from ..workloads.lowering import lower
 from ..workloads.trace import Layer, Trace
 from .machine import Machine
@@ -46,13 +47,18 @@ class LayerCheck:
 def check(
     machine: Machine, trace: Trace, *, layers: str | None = None, progress: Callable[[str], None] | None = None
 ) -> list[LayerCheck]:
-    """Return what both engines and numpy make of each layer of ``trace``. Errors are those of `simulate`."""
+    """Return what both engines and numpy make of each layer of ``trace``.
+
+    Errors are those of `simulate`, and InputError for a machine that computes no values.
+    """
     memo = Memo.for_trace(trace)
     checks = []
     for layer in choose_layers(trace, layers):
         if progress is not None:
             progress(layer.name)
         fast, event = (machine.run(layer, engine, memo) for engine in ("fast", "event"))
+        if fast.output is None:
+            raise InputError(f"{machine.name}: a check compares values, and functional is false; set functional=true")
         bound = getattr(machine.engines, "error_bound", None)
         checks.append(_check(layer, fast, event, None if bound is None else bound(machine, layer)))
     return checks

@@ -39,8 +39,9 @@ class LayerResult(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     defines it. ``cycles_by_cause``: for each kind of unit, where its cycles went; the sum over causes is the number of
     such units times ``cycles``. ``cycles_per_unit``: the same, one number a unit. ``theoretical_cycles``: with all
     units busy all the time. ``traffic_bytes``: by memory level. ``storage_bits``: the encoded weight, by part.
-    ``arithmetic``: what the machine's number formats did to the output, against float64. ``output``: the values the
-    hardware produces, (vectors, out); not part of the JSON form.
+    ``arithmetic``: what the machine's number formats did to the output, against float64. ``roofline``: where the layer
+    stands under the machine's bounds, None where the model draws none. ``output``: the values the hardware produces,
+    (vectors, out); not part of the JSON form.
     """
 
     name: str
@@ -61,6 +62,7 @@ class LayerResult(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     traffic_bytes: dict[str, int]
     storage_bits: dict[str, int]
     arithmetic: dict[str, float] | None = None
+    roofline: dict[str, float] | None = None
     warnings: list[str] = []
 
     @property

@@ -94,10 +94,13 @@ def test_an_unknown_machine_lists_the_known_ones():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('model = "eia"', "unknown model 'eia' (did you mean eie?); known: eie, systolic"),
-        ("model = 3", "unknown model 3; known: eie, systolic"),
-        ("", "unknown model None; known: eie, systolic"),
-        ('model = "loader"', "unknown model 'loader'; known: eie, systolic"),
+        (
+            'model = "eia"',
+            "unknown model 'eia' (did you mean eie?); known: dstc, eie, sparseloop_stc, systolic, tensorcore",
+        ),
+        ("model = 3", "unknown model 3; known: dstc, eie, sparseloop_stc, systolic, tensorcore"),
+        ("", "unknown model None; known: dstc, eie, sparseloop_stc, systolic, tensorcore"),
+        ('model = "loader"', "unknown model 'loader'; known: dstc, eie, sparseloop_stc, systolic, tensorcore"),
         ('model = "eie"', "missing key `pe_count`"),
         ("base = 3", "base must be a string, not 3"),
         ('base = "eie-64pe"\nsources = 3', "sources must be a table of strings, not 3"),

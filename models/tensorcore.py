@@ -1,0 +1,245 @@
+"""Sparse tensor cores: N:M multiplexing, from one instruction to a whole network.
+
+Two levels. *Instructions*: warps on the cores of one SM (`gossamer.models.tensorcore_instruction`). *Products*: a
+layer's GEMMs in CTA and warp tiles, bounded by cores, shared memory, L2 and HBM (`gossamer.models.tensorcore_gemm`,
+which has the formulas; `gossamer.models.tensorcore_units` steps the units).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..simulator.memo import Memo
+from ..simulator.result import LayerResult
+from ..workloads.errors import InputError
+from ..workloads.gemm import Gemm, by_channel, lower_gemm, operands
+from . import tensorcore_values
+from .tensorcore_config import Config
+from .tensorcore_gemm import BUSY, CAUSES, TICKS, Account, Times, count, measure, solve
+from .tensorcore_instruction import instruction_throughput
+from .tensorcore_plan import Plan, plan
+
+if TYPE_CHECKING:
+    from ..simulator.machine import Machine
+    from ..simulator.result import Energy
+    from ..simulator.timeline import Timeline
+    from ..workloads.trace import Layer
+
+__all__ = ["Config", "GemmCost", "area_mm2", "events", "fast", "gemm_cost", "instruction_throughput"]
+
+ERT_BASE = "tensorcore-event"  # which energies an Accelergy reference table replaces
+
+
+@dataclass(frozen=True)
+class GemmCost:
+    """What a product costs: ``kind`` is how it was issued; causes are cycles of all SMs; see `LayerResult`."""
+
+    kind: str
+    cycles: int
+    latency_s: float
+    cycles_by_cause: dict[str, int]
+    counts: dict[str, int]
+    roofline: dict[str, float]
+
+
+def gemm_cost(machine: Machine, gemm: Gemm, engine: str = "fast") -> GemmCost:
+    """Return what the product of the sizes and pattern of ``gemm`` costs on ``machine``; needs no values.
+
+    ``engine`` is "fast" or "event"; both give the same figures, the event engine in a time that grows with the tiles.
+    """
+    config: Config = machine.config
+    planned = plan(config, gemm, None)
+    times = measure(config, gemm, planned)
+    if engine == "event":
+        from .tensorcore_units import run
+
+        account = run(config, gemm, planned, times, None, None)
+    else:
+        account = solve(config, gemm, planned, times)
+    n, m = gemm.pattern or (1, 1)
+    macs = gemm.macs * n // m if not planned.kind.is_dense else gemm.macs
+    count(config, gemm, times, account, macs)
+    causes, _ = _causes(config, times, account)
+    return GemmCost(
+        planned.kind.label, account.cycles, account.cycles / config.clock_hz, causes["sm"], account.counts,
+        _roofline(config, account),
+    )  # fmt: skip
+
+
+def fast(machine: Machine, layer: Layer, memo: Memo) -> LayerResult:
+    """Return what ``layer`` costs on ``machine``, by the recurrences; the cost grows with tiles, not with products."""
+    config: Config = machine.config
+    _check(config, layer)
+    gemm = memo((layer, "gemm"), lambda: lower_gemm(layer))
+    how = ("sparsity", "dtype", "largest_m", "vector_rows", "lockstep_rows", "cta_rows", "cta_depth")
+    key = (layer, "plan", *(getattr(config, name) for name in how))
+    planned = memo(key, lambda: plan(config, gemm, by_channel(layer)))
+    times = measure(config, gemm, planned)
+    account = solve(config, gemm, planned, times)
+    output = None
+    if config.functional:
+        output = memo(
+            (layer, "values", config.dtype, config.accumulate), lambda: tensorcore_values.run(config, operands(layer))
+        )
+    return _result(machine, layer, gemm, planned, times, account, output)
+
+
+def events(machine: Machine, layer: Layer, timeline: Timeline | None = None) -> LayerResult:
+    """Return what ``layer`` costs on ``machine``, by stepping its units; see `gossamer.models.tensorcore_units`."""
+    from .tensorcore_units import Values, run
+
+    config: Config = machine.config
+    _check(config, layer)
+    gemm = lower_gemm(layer)
+    planned = plan(config, gemm, by_channel(layer))
+    times = measure(config, gemm, planned)
+    values, given = None, []
+    if config.functional:
+        given = operands(layer)
+        rounded = tensorcore_values.prepare(config, given)
+        sums = [tensorcore_values.zeros(gemm.columns, gemm.rows, config.dtype) for _ in rounded]
+        values = Values(rounded, sums)
+    account = run(config, gemm, planned, times, values, timeline)
+    output = None
+    if values is not None:
+        parts = [held.finish(sums) for held, sums in zip(values.operands, values.sums, strict=True)]
+        output = tensorcore_values.judge(given, values.operands, np.concatenate(parts, axis=1))
+    return _result(machine, layer, gemm, planned, times, account, output)
+
+
+def error_bound(machine: Machine, layer: Layer) -> np.ndarray:
+    """Return how far each output may be from the exact one, (vectors, out) in float64; for `gossamer check`."""
+    return tensorcore_values.rounding_bound(operands(layer), machine.config.dtype, machine.config.accumulate)
+
+
+def area_mm2(machine: Machine) -> float | None:
+    """Return None: no table gives the area of the chip."""
+    return None
+
+
+def _check(config: Config, layer: Layer) -> None:
+    if config.dtype == "b1":
+        raise InputError(
+            f"layer {layer.name}: dtype b1 multiplies bits, and a trace has numbers; choose another, "
+            "or simulate instructions alone"
+        )
+
+
+def _causes(
+    config: Config, times: Times, account: Account
+) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, list[int]]]]:
+    """Return cycles by cause, of all units and of each: ticks in whole cycles that still add up.
+
+    Ends of causes are rounded up, one after another, so that each unit's causes add up to the cycles of the layer.
+    """
+    total = account.total
+
+    def whole(ticks: np.ndarray, share: int) -> np.ndarray:
+        return -(-ticks // (TICKS * share))
+
+    per_sm = config.ctas_per_sm
+    spent = np.stack([account.causes[cause] for cause in CAUSES])  # (causes, slots)
+    ends = whole(spent.reshape(len(CAUSES), config.sm_count, per_sm).sum(axis=2).cumsum(axis=0), per_sm)
+    cycles = np.diff(ends, axis=0, prepend=0)
+    each = {"sm": {cause: row.tolist() for cause, row in zip(CAUSES, cycles, strict=True)}}
+    working = {unit: account.busy[unit].reshape(config.sm_count, per_sm).sum(axis=1) // per_sm for unit in BUSY}
+    working["l2"] = np.array([account.l2 // times.running])
+    working["hbm"] = np.array([times.hbm])
+    for unit, ticks in working.items():
+        busy = whole(np.minimum(ticks, total), 1)
+        each[unit] = {"busy": busy.tolist(), "idle": (account.cycles - busy).tolist()}
+    return {unit: {cause: sum(row) for cause, row in causes.items()} for unit, causes in each.items()}, each
+
+
+def _roofline(config: Config, account: Account) -> dict[str, float]:
+    counts = account.counts
+    peak = _multipliers(config) * config.clock_hz
+    moved = counts["hbm_read_bytes"] + counts["hbm_write_bytes"]
+    intensity = counts["macs"] / moved
+    bandwidth = config.hbm_bytes_per_s * config.hbm_efficiency
+    return {
+        "macs_per_byte": intensity,
+        "ridge_macs_per_byte": peak / bandwidth,
+        "bound_macs_per_s": min(peak, intensity * bandwidth),
+        "achieved_macs_per_s": counts["macs"] / (account.cycles / config.clock_hz),
+    }
+
+
+def _multipliers(config: Config) -> float:
+    return config.sm_count * config.tensor_cores_per_sm * config.fma_per_clk(config.dtype, config.accumulate)
+
+
+def _result(
+    machine: Machine,
+    layer: Layer,
+    gemm: Gemm,
+    planned: Plan,
+    times: Times,
+    account: Account,
+    output: tuple[np.ndarray, dict[str, float]] | None,
+) -> LayerResult:
+    config: Config = machine.config
+    kind, multipliers = planned.kind, _multipliers(config)
+    # A core that issues a weight dense multiplies its zeros too.
+    macs = gemm.macs if kind.is_dense else layer.nonzeros * gemm.columns
+    count(config, gemm, times, account, macs)
+    counts, cycles = account.counts, account.cycles
+    causes, each = _causes(config, times, account)
+    energy, warnings = _energy(machine, cycles, counts)
+    result = LayerResult(
+        name=layer.name,
+        op=layer.op,
+        shape=layer.shape,
+        samples=len(layer.inputs),
+        vectors=gemm.columns,
+        cycles=cycles,
+        latency_s=cycles / config.clock_hz,
+        theoretical_cycles=gemm.count * gemm.rows * gemm.columns * gemm.groups(kind.m) * kind.n / multipliers,
+        macs=macs,
+        utilization=macs / (multipliers * cycles),
+        load_balance=None,
+        cycles_by_cause=causes,
+        cycles_per_unit=each,
+        counts=dict(counts),
+        energy_j=energy,
+        traffic_bytes={
+            "smem": counts["smem_read_bytes"] + counts["smem_write_bytes"],
+            "l2": counts["l2_read_bytes"] + counts["l2_write_bytes"],
+            "hbm": counts["hbm_read_bytes"] + counts["hbm_write_bytes"],
+        },
+        storage_bits=dict(times.storage_bits),
+        arithmetic=None if output is None else output[1],
+        roofline=_roofline(config, account),
+        warnings=[*planned.warnings, *warnings, *_capacity_warnings(config, planned, times)],
+    )
+    return result if output is None else result.with_output(output[0])
+
+
+def _energy(machine: Machine, cycles: int, counts: dict[str, int]) -> tuple[Energy | None, list[str]]:
+    if machine.energy is None:
+        return None, []
+    misfit = machine.energy.misfit(word_bits=round(8 * machine.config.element_bytes))
+    if misfit is not None:
+        return None, [misfit]
+    return machine.energy.energy(cycles, {"sm": machine.config.sm_count}, counts), []
+
+
+def _capacity_warnings(config: Config, planned: Plan, times: Times) -> list[str]:
+    warnings = []
+    held = config.ctas_per_sm * config.pipeline_stages * int(times.smem_write.max()) // 8
+    if held > config.smem_bytes:
+        warnings.append(f"the steps in flight take {held} bytes of {config.smem_bytes} in the shared memory of an SM")
+    weight = sum(times.storage_bits.values())
+    smaller = min(weight, times.hbm_read_bits - weight) // 8
+    if smaller > config.l2_bytes:
+        warnings.append(
+            f"the smaller operand takes {smaller} bytes of {config.l2_bytes} in L2: "
+            "that HBM moves each once is optimistic"
+        )
+    moved = (times.hbm_read_bits + times.hbm_write_bits) // 8
+    if moved > config.hbm_bytes:
+        warnings.append(f"operands and outputs take {moved} bytes of {config.hbm_bytes} in HBM")
+    return warnings

@@ -1,0 +1,320 @@
+"""Products on tensor cores, by recurrences: CTA tiles over the SMs of a chip, and who makes them wait.
+
+Each product is cut into CTA tiles of bm x bn outputs; a tile at the edge costs as much as a whole one. All tiles of a
+layer are one launch. A slot (an SM, or a share of it where several CTAs are resident) takes the next tile when it is
+done with the last one. It has an equal share of what L2 and HBM give to the CTAs that run at once. In a CTA, with a
+step of the reduction j taking tc[j] of the cores, sm[j] of the shared memory, l2[j] of L2, and S buffers,
+
+    load[0] = max(fill, l2[0]);  load[j] = max(load[j-1], done[j-S]) + l2[j]      step j has arrived
+    done[j] = max(load[j], done[j-1]) + max(tc[j], sm[j])                         step j is multiplied
+
+and the epilogue writes the outputs at the slot's share of HBM. Tiles are followed by what HBM still has to move, every
+operand and output once; launch comes before, and a kernel that reaches less than these bounds takes longer after.
+
+Where all J steps are alike and a step loads within the fill, a CTA takes
+
+    fill + (J - 1) max(tc, sm, l2) + max(tc, sm) + epilogue
+
+(while the last step is multiplied, nothing is left to load).
+
+All times are whole ticks, TICKS a clock cycle, each rounded up, so that both engines get the same ones.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+from numba import njit
+
+from ..workloads.gemm import Gemm
+from .dispatch import first_free
+from .tensorcore_config import DTYPE_BITS, Config
+from .tensorcore_plan import INSTRUCTION_COLUMNS, INSTRUCTION_ROWS, Plan
+
+TICKS = 1024
+CAUSES = (
+    "launch", "fill", "tensor_core", "padding", "passes", "shared_memory", "l2", "epilogue", "idle", "hbm", "kernel",
+)  # fmt: skip
+BUSY = ("tensor_core", "shared_memory")  # units that every SM has
+SUMS = ("ctas", "instructions", "repeated_groups", "smem_read", "smem_write", "l2_read", "metadata")
+
+
+@dataclass(frozen=True, eq=False)
+class Times:
+    """What CTAs take, in ticks, and move, in bits; arrays are (row tiles, steps), one row where all are alike.
+
+    ``plain``: what the cores would take without repeated passes. ``real_groups``: groups of a row, without and with
+    the padding of its last step. ``smem_read``, ``smem_write``, ``l2_read``, ``metadata``: bits of a step.
+    ``multiplications``: of an instruction. ``slots``: CTAs that can run at once; ``running``: those that do.
+    """
+
+    row_tiles: int
+    column_tiles: int
+    count: int
+    real_groups: tuple[int, int]
+    slots: int
+    running: int
+    tensor_core: np.ndarray
+    plain: np.ndarray
+    shared_memory: np.ndarray
+    l2: np.ndarray
+    instructions: np.ndarray
+    smem_read: np.ndarray
+    smem_write: np.ndarray
+    l2_read: np.ndarray
+    metadata: np.ndarray
+    multiplications: int
+    fill: int
+    epilogue: int
+    launch: int
+    hbm: int
+    hbm_read_bits: int
+    hbm_write_bits: int
+    storage_bits: dict[str, int]
+
+
+@dataclass
+class Account:
+    """Where a layer's ticks went: ``causes`` of each slot, (slots,) each; ``busy`` of each slot's share of a unit.
+
+    ``l2``: ticks that L2 works for the slots, summed, at a slot's share. ``total``: ticks from launch to end. ``sums``:
+    what was issued and, in bits, moved. ``counts``: the same as a result has it, once `count` was called.
+    """
+
+    causes: dict[str, np.ndarray]
+    busy: dict[str, np.ndarray]
+    l2: int = 0
+    total: int = 0
+    sums: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SUMS, 0))
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, slots: int) -> Account:
+        """Return an account of nothing."""
+        return cls(
+            {cause: np.zeros(slots, np.int64) for cause in CAUSES}, {unit: np.zeros(slots, np.int64) for unit in BUSY}
+        )
+
+    @property
+    def cycles(self) -> int:
+        """Return the clock cycles from launch to end."""
+        return -(-self.total // TICKS)
+
+
+def measure(config: Config, gemm: Gemm, plan: Plan) -> Times:
+    """Return what the tiles of ``gemm``, issued by ``plan``, take and move."""
+    kind, bits = plan.kind, DTYPE_BITS[config.dtype]
+    bm, bn, wm, wn = config.cta_rows, config.cta_columns, config.warp_rows, config.warp_columns
+    row_tiles, column_tiles = -(-gemm.rows // bm), -(-gemm.columns // bn)
+    slots = config.sm_count * config.ctas_per_sm
+    running = min(slots, gemm.count * row_tiles * column_tiles)
+    clock = Fraction(config.clock_hz)
+    hbm_bits = 8 * Fraction(config.hbm_bytes_per_s) * Fraction(config.hbm_efficiency) / clock  # a cycle
+    fma = config.tensor_cores_per_sm * Fraction(config.fma_per_clk(config.dtype, config.accumulate))
+    depth = kind.depth(config.dtype, config.cta_depth)
+    multiplications = INSTRUCTION_ROWS * INSTRUCTION_COLUMNS * depth * kind.n
+    instruction_cycles = multiplications / fma * config.ctas_per_sm
+    instruction_tiles = -(-bm // INSTRUCTION_ROWS) * -(-bn // INSTRUCTION_COLUMNS)
+
+    def issue(groups: int) -> int:
+        return -(-groups // depth) * instruction_tiles
+
+    def a_bits(rows: int, groups: int) -> int:
+        return sum(kind.stored_bits(rows, groups, bits).values())
+
+    def one_step(groups: int) -> tuple[int, ...]:
+        values = kind.stored_bits(bm, groups, bits)["values"]
+        from_a = config.warps_per_cta * a_bits(wm, groups)
+        from_b = config.warps_per_cta * groups * kind.fetched(wm) * wn * bits
+        written = a_bits(bm, groups) + plan.slab_groups * kind.fetched(bm) * bn * bits
+        smem = (from_a + Fraction(from_b, config.fetch_width) + written) * config.ctas_per_sm
+        return (
+            to_ticks(issue(groups) * instruction_cycles),
+            to_ticks(issue(plan.slab_groups) * instruction_cycles),
+            to_ticks(smem / (8 * Fraction(config.smem_bytes_per_clk))),
+            to_ticks(written * running / (8 * Fraction(config.l2_bytes_per_clk))),
+            issue(groups),
+            from_a + from_b,
+            written,
+            written,
+            a_bits(bm, groups) - values,
+        )
+
+    # Steps differ in nothing but their groups: exact fractions once a number of groups, then looked up.
+    different, places = np.unique(plan.groups, return_inverse=True)
+    table = np.array([one_step(int(groups)) for groups in different], np.int64)
+    tensor_core, plain, shared_memory, l2, instructions, smem_read, smem_write, l2_read, metadata = (
+        np.ascontiguousarray(column[places].reshape(plan.groups.shape)) for column in table.T
+    )
+    storage = _storage(gemm, plan, bm, bits)
+    read = sum(storage.values()) + gemm.input_words * bits
+    write = gemm.outputs * bits
+    return Times(
+        row_tiles=row_tiles,
+        column_tiles=column_tiles,
+        count=gemm.count,
+        real_groups=(gemm.groups(kind.m), plan.slab_groups * plan.steps),
+        slots=slots,
+        running=running,
+        tensor_core=tensor_core,
+        plain=plain,
+        shared_memory=shared_memory,
+        l2=l2,
+        instructions=instructions,
+        smem_read=smem_read,
+        smem_write=smem_write,
+        l2_read=l2_read,
+        metadata=metadata,
+        multiplications=multiplications,
+        fill=config.fill_cycles * TICKS,
+        epilogue=to_ticks(bm * bn * bits * running / hbm_bits),
+        launch=to_ticks(Fraction(config.launch_s) * clock),
+        hbm=to_ticks((read + write) / hbm_bits),
+        hbm_read_bits=read,
+        hbm_write_bits=write,
+        storage_bits=storage,
+    )
+
+
+def to_ticks(cycles: Fraction) -> int:
+    """Return ``cycles`` in whole ticks, rounded up."""
+    return math.ceil(cycles * TICKS)
+
+
+def solve(config: Config, gemm: Gemm, plan: Plan, times: Times) -> Account:
+    """Return where the ticks of ``gemm`` go, by the recurrences of this module."""
+    account = Account.of(times.slots)
+    # Ticks of the cores, waits for shared memory and L2, and what these two work.
+    spent = np.empty((len(times.tensor_core), 5), np.int64)
+    for tile in range(len(spent)):
+        _run_cta(
+            times.tensor_core[tile], times.shared_memory[tile], times.l2[tile], times.fill, config.pipeline_stages,
+            spent[tile],
+        )  # fmt: skip
+    free, ran = np.zeros(times.slots, np.int64), np.zeros(times.slots, np.int64)
+    causes, busy = account.causes, account.busy
+    account.l2 = int(
+        _dispatch(
+            spent, times.plain.sum(axis=1), times.row_tiles, times.column_tiles, times.count,
+            (gemm.rows, gemm.columns), (config.cta_rows, config.cta_columns), times.real_groups,
+            times.fill + times.epilogue, free, ran, causes["tensor_core"], causes["padding"], causes["passes"],
+            causes["shared_memory"], causes["l2"], busy["tensor_core"], busy["shared_memory"],
+        )
+    )  # fmt: skip
+    causes["fill"] += ran * times.fill
+    causes["epilogue"] += ran * times.epilogue
+    last = int(free.max())
+    causes["idle"] += last - free
+    alike = times.column_tiles * (times.count * times.row_tiles if plan.is_uniform else 1)
+    for name in ("instructions", "smem_read", "smem_write", "l2_read", "metadata"):
+        account.sums[name] = alike * int(getattr(times, name).sum())
+    account.sums["repeated_groups"] = alike * plan.repeats
+    account.sums["ctas"] = int(ran.sum())
+    bound = times.launch + max(last, times.hbm)
+    account.total = slowed(config, bound)
+    causes["launch"] += times.launch
+    causes["hbm"] += max(0, times.hbm - last)
+    causes["kernel"] += account.total - bound
+    return account
+
+
+def slowed(config: Config, bound: int) -> int:
+    """Return the ticks that a real kernel takes for what is bound by ``bound``."""
+    return math.ceil(bound / Fraction(config.kernel_efficiency))
+
+
+@njit(cache=True)
+def _run_cta(tensor_core, shared_memory, l2, fill, stages, spent):  # type: ignore[no-untyped-def]
+    """Fill ``spent``: ticks of the cores, waits for shared memory and L2, and what these two work."""
+    steps = len(tensor_core)
+    done = np.zeros(stages, np.int64)  # of the last steps, in a ring
+    loaded = now = 0
+    spent[:] = 0
+    for j in range(steps):
+        loaded = max(fill, l2[0]) if j == 0 else max(loaded, done[j % stages]) + l2[j]
+        start = max(now, loaded)
+        spent[2] += start - max(now, fill)
+        now = start + max(tensor_core[j], shared_memory[j])
+        done[j % stages] = now
+        spent[0] += tensor_core[j]
+        spent[1] += max(0, shared_memory[j] - tensor_core[j])
+        spent[3] += shared_memory[j]
+        spent[4] += l2[j]
+    return now
+
+
+@njit(cache=True)
+def useful_ticks(plain, outputs, tile_outputs, real_groups, padded_groups):  # type: ignore[no-untyped-def]
+    """Return the ticks of ``plain`` that a CTA spends on outputs and groups that are not padding, rounded down."""
+    return plain * outputs // tile_outputs * real_groups // padded_groups
+
+
+@njit(cache=True)
+def _dispatch(  # type: ignore[no-untyped-def]
+    spent, plain, row_tiles, column_tiles, count, sides, tile, groups, overhead, free, ran, core, padding, passes,
+    smem_wait, l2_wait, core_busy, smem_busy,
+):  # fmt: skip
+    """Hand the tiles, rows first, to the slot that is free first, the lowest of several; return what L2 works."""
+    l2_work = 0
+    for product in range(count):
+        for c in range(column_tiles):
+            for r in range(row_tiles):
+                slot = first_free(free)
+                kind = product * row_tiles + r if len(spent) > 1 else 0
+                free[slot] += overhead + spent[kind, 0] + spent[kind, 1] + spent[kind, 2]
+                ran[slot] += 1
+                outputs = min(tile[0], sides[0] - r * tile[0]) * min(tile[1], sides[1] - c * tile[1])
+                useful = useful_ticks(plain[kind], outputs, tile[0] * tile[1], groups[0], groups[1])
+                core[slot] += useful
+                padding[slot] += plain[kind] - useful
+                passes[slot] += spent[kind, 0] - plain[kind]
+                smem_wait[slot] += spent[kind, 1]
+                l2_wait[slot] += spent[kind, 2]
+                core_busy[slot] += spent[kind, 0]
+                smem_busy[slot] += spent[kind, 3]
+                l2_work += spent[kind, 4]
+    return l2_work
+
+
+def _storage(gemm: Gemm, plan: Plan, tile_rows: int, bits: int) -> dict[str, int]:
+    """Return the bits of the stored weight by part; repeated groups are stored again, padding is not stored."""
+    kind = plan.kind
+    stored = kind.stored_bits(gemm.rows, gemm.groups(kind.m), bits)
+    parts = {part: gemm.count * size for part, size in stored.items()}
+    if plan.is_uniform:
+        repeats = gemm.count * gemm.rows * plan.repeats
+    else:
+        again = (plan.groups - plan.slab_groups).sum(axis=1)
+        height = np.minimum(tile_rows, gemm.rows - tile_rows * np.arange(-(-gemm.rows // tile_rows)))
+        repeats = int((again.reshape(gemm.count, -1) * height).sum())
+    for part, size in kind.stored_bits(1, repeats, bits).items():
+        parts[part] = parts.get(part, 0) + size
+    return parts
+
+
+def count(config: Config, gemm: Gemm, times: Times, account: Account, macs: int) -> None:
+    """Fill in the counts of ``account`` from its sums."""
+    bits, sums = DTYPE_BITS[config.dtype], account.sums
+    account.counts.update(
+        macs=macs,
+        instructions=sums["instructions"],
+        multiplications=sums["instructions"] * times.multiplications,
+        ctas=sums["ctas"],
+        waves=-(-sums["ctas"] // times.slots),
+        repeated_groups=sums["repeated_groups"],
+        metadata_bytes=to_bytes(sums["metadata"]),
+        smem_read_bytes=to_bytes(sums["smem_read"]),
+        smem_write_bytes=to_bytes(sums["smem_write"]),
+        l2_read_bytes=to_bytes(sums["l2_read"]),
+        l2_write_bytes=to_bytes(gemm.outputs * bits),
+        hbm_read_bytes=to_bytes(times.hbm_read_bits),
+        hbm_write_bytes=to_bytes(times.hbm_write_bits),
+    )
+
+
+def to_bytes(bits: int) -> int:
+    """Return ``bits`` in bytes, rounded up."""
+    return -(-bits // 8)
