@@ -257,22 +257,35 @@ def check(
 
 @app.command()
 def validate(
-    what: Annotated[str, typer.Argument(metavar="[eie]", help="Which accelerator.")] = "eie",
+    what: Annotated[str, typer.Argument(metavar="[eie|tensor-core]", help="Which accelerator.")] = "eie",
     dump: Annotated[Path | None, typer.Argument(help="The EIE authors' data folder, for the real layer.")] = None,
     json: JsonOption = None,
+    plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Draw plots here (tensor-core).")] = None,
 ) -> None:
     """Set published figures beside simulated ones, with error and source; status 1 where one is out of tolerance."""
     import msgspec
 
     from .reports.validate import failed, validations
     from .reports.verdicts import checks_table
+    from .workloads import InputError
 
     _check_outputs(json)
     run = validations(what)
+    if plots is not None and what != "tensor-core":
+        raise InputError(f"--plots must come with tensor-core, whose plots it draws, not with {what}; leave it out")
+    if plots is not None:
+        _make_folder(plots)
     with _progress(f"validate {what}"):
         checks = run(dump)
+        if plots is not None:
+            from .reports.tensorcore_plots import draw_all
+
+            drawn = draw_all(plots)
     _finish(json, lambda: msgspec.json.format(msgspec.json.encode(checks), indent=1).decode() + "\n",
             checks_table(checks))  # fmt: skip
+    if plots is not None and json != "-":
+        for path in drawn:
+            typer.echo(str(path))
     if failed(checks):
         raise typer.Exit(1)
 
@@ -324,6 +337,27 @@ def synth_random(
     )
     save_trace(trace, out)
     typer.echo(f"{out}: {trace.name}, {trace.layers[0].shape}, {1 - trace.sparsity:.1%} of weights kept")
+
+
+@synth.command("gemm")
+def synth_gemm(
+    rows: Annotated[int, typer.Option(help="Outputs: rows of the weight.")],
+    reduction: Annotated[int, typer.Option(help="Inputs: what is summed up.")],
+    columns: Annotated[int, typer.Option(help="Input vectors in the batch.")],
+    out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    pattern: Annotated[str, typer.Option(metavar="N:M|V:N:M|dense|random:D", help="Which weights are kept.")] = "2:4",
+    act_density: Annotated[float, typer.Option(help="Share of activations that are nonzero.")] = 1.0,
+    seed: SeedOption = 0,
+) -> None:
+    """Make a matrix product: a linear layer in an N:M pattern, with a batch of input vectors."""
+    from .workloads import save_trace
+    from .workloads.synth import gemm_layer
+
+    _check_outputs(out)
+    with _progress("synth"):
+        trace = gemm_layer(rows, reduction, columns, pattern, act_density=act_density, seed=seed, name=out.stem)
+        save_trace(trace, out)
+    typer.echo(f"{out}: {trace.name}, {trace.layers[0].shape} x {columns}, {1 - trace.sparsity:.1%} of weights kept")
 
 
 @app.command()

@@ -50,6 +50,11 @@ COLUMNS: dict[str, tuple[str, str]] = {
                      "worst layer"),
     "max_abs_error": ("", "largest error of an output in the machine's arithmetic, against float64"),
     "same_argmax": ("share", "vectors whose largest output is the one that float64 gives"),
+    # roofline
+    "macs_per_byte": ("MACs/byte", "operational intensity: useful MACs / bytes to and from HBM"),
+    "ridge_macs_per_byte": ("MACs/byte", "intensity from which the multipliers are the roof, and no longer HBM"),
+    "bound_macs_per_s": ("MACs/s", "the roof at this intensity: that of all multipliers, or of HBM if lower"),
+    "achieved_macs_per_s": ("MACs/s", "useful MACs / latency"),
     # counts of EIE
     "macs": ("MACs", "useful multiply-accumulates: both operands nonzero where the machine skips zeros"),
     "entries": ("entries", "stored weights processed, padding included"),
@@ -70,6 +75,30 @@ COLUMNS: dict[str, tuple[str, str]] = {
     },
     "dram_reads": ("words", "words read from DRAM"),
     "dram_writes": ("words", "words written to DRAM"),
+    # counts of Sparseloop's sparse tensor core
+    "weight_register_reads": ("words", "weights read from the multipliers' own registers, one a MAC"),
+    "weight_register_writes": ("words", "kept weights loaded into them, once a tile of columns"),
+    "accumulator_reads": ("words", "sums read: one an addition of a row's products, the last read included"),
+    "accumulator_writes": ("words", "sums written: one an addition of a row's products"),
+    "smem_reads": ("words", "weights and inputs read from shared memory"),
+    "smem_writes": ("words", "weights and inputs written to shared memory"),
+    "metadata_reads": ("words", "metadata read from shared memory, in words of the machine's width"),
+    "metadata_writes": ("words", "metadata written to shared memory"),
+    # counts of tensor cores; multiplications and HBM bytes also of dual-side ones
+    "instructions": ("instructions", "mma or mma.sp of warps, those on padding and repeated ones included"),
+    "multiplications": ("MACs", "multiply-accumulates of all instructions, zeros and padding included; on dstc, those "
+                        "of two nonzeros"),
+    "ctas": ("CTAs", "tiles of outputs"),
+    "waves": ("waves", "tiles / tiles that can run at once, rounded up"),
+    "repeated_groups": ("groups", "groups of a row issued again: more nonzeros than slots, in it or in lock-step"),
+    "metadata_bytes": ("bytes", "positions of kept weights that tiles loaded, of those below"),
+    "smem_read_bytes": ("bytes", "read from shared memory by the warps"),
+    "smem_write_bytes": ("bytes", "written to shared memory: the steps that tiles loaded"),
+    "l2_read_bytes": ("bytes", "read from L2 by the tiles"),
+    "l2_write_bytes": ("bytes", "outputs written through L2"),
+    "hbm_read_bytes": ("bytes", "weights and inputs, each once"),
+    "hbm_write_bytes": ("bytes", "outputs, each once"),
+    "quanta": ("quanta", "blocks of multipliers that dstc issued; some of a block may idle"),
     # where the cycles went; PE causes are sums over the PEs
     "pe_busy": ("PE cycles", "multiply-accumulates"),
     "pe_padding": ("PE cycles", "entries that only bridge runs of zeros"),
@@ -84,9 +113,34 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "broadcaster_done": ("cycles", "all sent"),
     "broadcaster_act_sram": ("cycles", "moving activations between registers and Act SRAM (act_batches)"),
     "array_load": ("cycles", "shifting weights in"),
-    "array_compute": ("cycles", "one vector entering a cycle"),
+    "array_compute": ("cycles", "one vector entering a cycle; on sparseloop_stc, multiplying kept weights"),
     "array_fill_drain": ("cycles", "the first input's way in and the last sum's way out"),
     "array_memory": ("cycles", "waiting for DRAM (dram_bounds_latency)"),
+    "array_padding": ("cycles", "multipliers left idle by a reduction that does not fill its steps"),
+    "array_smem": ("cycles", "waiting for shared memory"),
+    "sm_launch": ("SM cycles", "the kernel's start"),
+    "sm_fill": ("SM cycles", "before a tile's first step has arrived"),
+    "sm_tensor_core": ("SM cycles", "multiplying what is no padding"),
+    "sm_padding": ("SM cycles", "multiplying padding: of edge tiles, and of the last step of the reduction"),
+    "sm_passes": ("SM cycles", "multiplying repeated groups"),
+    "sm_shared_memory": ("SM cycles", "cores waiting for shared memory"),
+    "sm_l2": ("SM cycles", "waiting for a step to arrive from L2"),
+    "sm_epilogue": ("SM cycles", "writing outputs"),
+    "sm_idle": ("SM cycles", "no tile left, others not done"),
+    "sm_hbm": ("SM cycles", "all tiles done, HBM still moving operands and outputs"),
+    "sm_kernel": ("SM cycles", "what a real kernel takes beyond the bounds (kernel_efficiency)"),
+    **{
+        f"{unit}_{act}": (of, f"{what} {act}")
+        for unit, of, what in (
+            ("tensor_core", "SM cycles", "tensor cores of the SMs"), ("shared_memory", "SM cycles", "shared memories"),
+            ("l2", "cycles", "L2 serving loads,"), ("hbm", "cycles", "HBM"),
+        )
+        for act in ("busy", "idle")
+    },
+    "core_launch": ("core cycles", "the kernel's start"),
+    "core_multiply": ("core cycles", "issuing quanta"),
+    "core_idle": ("core cycles", "no tile left, others not done"),
+    "core_hbm": ("core cycles", "all tiles done, HBM still moving operands and outputs"),
 }  # fmt: skip
 # Columns named after parts, memories and storage, which energy tables and machines are free to name.
 SUFFIXES = {
@@ -235,4 +289,5 @@ def _layer_row(result: Result, layer: LayerResult) -> Row:
         "output_error": _relative_error(layer),
         "max_abs_error": arithmetic.get("max_abs_error"),
         "same_argmax": arithmetic.get("same_argmax"),
+        **(layer.roofline or {}),
     }

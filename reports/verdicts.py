@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .validate import Check
 
 PURE = ("ratio", "share", "index")  # units that are none
-VERDICT_STYLES = {"hit": "green", "miss": "bold red", "known miss": "yellow", "skipped": "dim"}
+VERDICT_STYLES = {"hit": "green", "miss": "bold red", "known miss": "yellow", "information": "", "skipped": "dim"}
 
 
 def checks_table(checks: Sequence[Check]) -> RenderableType:

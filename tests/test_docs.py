@@ -233,11 +233,17 @@ def rows_of(page, heading):
     return rows[2:]
 
 
+MACHINES = [
+    ("eie", "eie-64pe"), ("systolic", "systolic-16x16"), ("tensorcore", "a100-sparse"),
+    ("sparseloop_stc", "sparseloop-stc"), ("dstc", "dstc-a100"),
+]  # fmt: skip
+
+
 def fields_of(kind):
     return [field.encode_name for field in msgspec.structs.fields(kind)]
 
 
-@pytest.mark.parametrize(("model", "preset"), [("eie", "eie-64pe"), ("systolic", "systolic-16x16")])
+@pytest.mark.parametrize(("model", "preset"), MACHINES)
 def test_the_reference_lists_every_field_of_a_machine_with_its_value(model, preset):
     rows = rows_of("reference/machines.md", f"## {model}")
     config = msgspec.to_builtins(load_machine(preset).config)
@@ -245,7 +251,7 @@ def test_the_reference_lists_every_field_of_a_machine_with_its_value(model, pres
     assert shown == {name: toml_word(value) for name, value in config.items()}
 
 
-@pytest.mark.parametrize(("model", "preset"), [("eie", "eie-64pe"), ("systolic", "systolic-16x16")])
+@pytest.mark.parametrize(("model", "preset"), MACHINES)
 def test_the_ranges_in_the_reference_are_those_that_are_enforced(model, preset):
     for name, _, _, span, _ in rows_of("reference/machines.md", f"## {model}"):
         ends = re.fullmatch(r"([\d,]+) to (?:2\^(\d+)|([\d,]+))", span)

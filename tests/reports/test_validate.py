@@ -41,6 +41,21 @@ def test_bounds_are_two_sided_timing_free_checks():
     assert (judge(least, 1, 0).tolerance, judge(most, 1, 0).tolerance) == ("at least 0.8", "at most 0.8")
 
 
+def test_an_absolute_tolerance_is_one_in_the_unit():
+    entry = {key: value for key, value in ENTRY.items() if key != "tolerance"} | {"within": 0.5}
+    assert [judge(entry, value, 0.01).verdict for value in (9.5, 10.5, 9.49, 10.51)] == ["hit", "hit", "miss", "miss"]
+    assert judge(entry, 10.2, 0.01).tolerance == "0.5 us"
+    assert judge(entry, 10.2, 0.01).error == pytest.approx(0.02)
+    assert judge(entry, None, 0.01).verdict == "skipped"
+
+
+def test_what_is_for_information_is_neither_hit_nor_miss():
+    entry = {key: value for key, value in ENTRY.items() if key != "tolerance"} | {"information": True}
+    check = judge(entry, 99.0, 0.01)
+    assert (check.verdict, check.tolerance, check.error) == ("information", "not asserted", pytest.approx(8.9))
+    assert not failed([check])
+
+
 def test_without_a_value_a_check_is_skipped_and_says_why():
     check = judge(KNOWN, None, 0.01, note="needs a file")
     assert (check.verdict, check.simulated, check.error, check.note) == ("skipped", None, None, "needs a file")
@@ -57,4 +72,4 @@ def test_only_misses_fail():
 def test_an_unknown_accelerator_lists_the_known_ones():
     with pytest.raises(InputError) as error:
         validations("eyeriss")
-    assert str(error.value) == "unknown accelerator 'eyeriss' to validate; known: eie"
+    assert str(error.value) == "unknown accelerator 'eyeriss' to validate; known: eie, tensor-core"
