@@ -8,6 +8,7 @@ from typing import Any, Protocol, cast
 
 import msgspec
 
+from ..workloads.errors import InputError
 from ..workloads.trace import Layer
 from .energy import EnergyTable
 from .memo import Memo
@@ -15,12 +16,14 @@ from .result import LayerResult
 from .timeline import Timeline
 
 ENGINES = ("fast", "event")
+OPS = ("linear", "conv2d")  # what a model runs that does not say
 
 
 class Model(Protocol):
     """What a module of `gossamer.models` offers: its Config and one function an engine.
 
-    It may also offer ``error_bound(machine, layer)``, how far each output may be from the exact one, and
+    It may also offer ``OPS``, the kinds of layers it runs where these are not linear and conv2d;
+    ``error_bound(machine, layer)``, how far each output may be from the exact one; and
     ``network_warnings(machine, layers)``, what is wrong with the layers of a network together.
     """
 
@@ -55,7 +58,13 @@ class Machine:
         return cast(Model, importlib.import_module(self.module))
 
     def run(self, layer: Layer, engine: str, memo: Memo, timeline: Timeline | None = None) -> LayerResult:
-        """Return what ``layer`` costs on this machine, by the engine named."""
+        """Return what ``layer`` costs on this machine, by the engine named. InputError for an op it does not run."""
+        ops = getattr(self.engines, "OPS", OPS)
+        if layer.op not in ops:
+            raise InputError(
+                f"layer {layer.name}: {self.name} runs {', '.join(ops)}, not {layer.op}; choose other layers with "
+                "--layer, or another machine"
+            )
         if engine == "event":
             return self.engines.events(self, layer, timeline)
         return self.engines.fast(self, layer, memo)

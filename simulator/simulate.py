@@ -50,7 +50,7 @@ def simulate(
         engine=engine,
         trace=TraceId(name=trace.name, sha256=trace.sha256, sparsity=trace.sparsity, provenance=dict(trace.provenance)),
         machine=MachineId(name=machine.name, model=machine.model, config=msgspec.to_builtins(machine.config)),
-        samples=max(len(layer.inputs) for layer in chosen),
+        samples=max(layer.samples for layer in chosen),
         layers=results,
         total=add_up(results, machine.engines.area_mm2(machine)),
         warnings=[f"{result.name}: {warning}" for result in results for warning in result.warnings]

@@ -1,12 +1,11 @@
 """A trace: a pruned network, layer by layer, with the activations that real samples gave it.
 
-Everything here is frozen and checked when it is made: a `Trace` that exists keeps every rule of `check_layer`.
+Everything here is frozen and checked when it is made: a `Trace` that exists keeps every rule of `rules`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -17,15 +16,16 @@ import numpy as np
 
 from .errors import InputError
 from .patterns import Pattern
+from .rules import ARRAYS, DEFAULTS, DTYPES, UNTRAINED, VERSION, check_layer, check_name, plain_json
 
-VERSION = 1
-OPS = {"linear": 2, "conv2d": 4}  # op: dimensions of its weight
-CONV2D_DEFAULTS: dict[str, Any] = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
-ATTRIBUTE_LIMIT = 2**16  # no network pads or strides further; a damaged number would ask for all memory there is
-ARRAYS = ("weight", "bias", "mask", "codes", "bias_codes", "codebook", "inputs")
+__all__ = ["ARRAYS", "DTYPES", "VERSION", "Layer", "Trace", "check_layer", "check_name"]
 
 
-def _no_weight() -> Any:
+NO_WEIGHT = np.zeros(0, np.float32)
+NO_WEIGHT.flags.writeable = False
+
+
+def _nothing() -> Any:
     return None
 
 
@@ -33,26 +33,45 @@ def _no_weight() -> Any:
 class Layer:
     """One layer of a trace.
 
-    ``weight`` is float32, (out, in) for ``linear`` and (out, in / groups, height, width) for ``conv2d``, zero where
-    pruned. A layer may instead carry ``codes`` (uint8, same shape, 0 = pruned) with their ``codebook`` (float32, entry
-    0 is 0.0); its ``weight`` is then ``codebook[codes]``, made when first asked for.
-    ``inputs`` is float32, (batch, ..., in) or (batch, in, height, width): the activations this layer was fed, of at
-    least one sample.
+    ``weight`` is float32, zero where pruned. A layer may instead carry ``codes`` (uint8, same shape, 0 = pruned) with
+    their ``codebook`` (float32, entry 0 is 0.0); its ``weight`` is then ``codebook[codes]``, made when first asked for.
     ``bias`` is (out,), or ``bias_codes`` into the same codebook. ``mask`` is True where a weight was kept; without one
-    every nonzero weight was. ``attributes`` of ``conv2d``: stride, padding, dilation (pairs) and groups.
+    every nonzero weight was. ``inputs`` is float32, the activations this layer was fed, of at least one sample.
+    By ``op``:
+
+    - ``linear``: weight (out, in), inputs (batch, ..., in). Rows that were gathered from a table of points say from
+      which row: ``gather``, int32, the shape of the inputs without the last axis. Attributes, for dense layers that
+      follow one another on the same rows: ``chain``, the widths from the first input to the last output, and
+      ``chain_index``, which of them this one is.
+    - ``conv2d``: weight (out, in / groups, height, width), inputs (batch, in, height, width). Attributes: stride,
+      padding, dilation (pairs) and groups.
+    - ``matmul``: weight (products, out, in) and inputs (products, rows, in), both activations: product p is
+      inputs[p] @ weight[p].T. Attribute ``samples``: how many samples the products belong to.
+    - ``sparse_conv3d``: weight (out, in, kernel_size ** 3), the offsets of a kernel in order of x, then y, then z;
+      ``coordinates`` (n, 3) int32 of the points, all different, with inputs (n, in), or none where only the geometry is
+      known; ``output_coordinates`` (m, 3) where they differ. Attributes: kernel_size; stride; tensor_stride, the
+      spacing of the finer side; transposed; builds_map, False where an earlier layer left the same map.
+    - ``point_op``: no weight. Attribute ``kind``: ``quantise`` (voxel_size), ``fps`` (samples), ``knn`` (k) or
+      ``ball_query`` (k, radius, order "nearest" or "index"), on inputs (n, dimensions), the points, and, for the
+      neighbours of other points than these, ``queries`` (m, dimensions).
+
     Raises InputError, naming layer, tensor, rule and value, for anything that breaks the rules.
     """
 
     name: str
     op: str
-    inputs: np.ndarray
+    inputs: np.ndarray = field(default_factory=_nothing)
     # default_factory, not default: a class attribute would hide __getattr__, which makes the weight of coded layers.
-    weight: np.ndarray = field(default_factory=_no_weight)
+    weight: np.ndarray = field(default_factory=_nothing)
     bias: np.ndarray | None = None
     mask: np.ndarray | None = None
     codes: np.ndarray | None = None
     bias_codes: np.ndarray | None = None
     codebook: np.ndarray | None = None
+    coordinates: np.ndarray | None = None
+    output_coordinates: np.ndarray | None = None
+    queries: np.ndarray | None = None
+    gather: np.ndarray | None = None
     pattern: Pattern = field(default_factory=Pattern)
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
@@ -65,10 +84,12 @@ class Layer:
                 array = np.array(array, order="C", copy=True if array.flags.writeable else None)
                 array.flags.writeable = False
                 object.__setattr__(self, name, array)
-        attributes = (CONV2D_DEFAULTS if self.op == "conv2d" else {}) | dict(self.attributes)
+        attributes = DEFAULTS.get(self.op, {}) | dict(self.attributes)
         plain = {name: tuple(value) if isinstance(value, list) else value for name, value in attributes.items()}
         object.__setattr__(self, "attributes", plain)
-        if self.__dict__["weight"] is None:
+        if self.op == "point_op":
+            self.__dict__["weight"] = NO_WEIGHT
+        elif self.__dict__["weight"] is None:
             del self.__dict__["weight"]
 
     def __getattr__(self, name: str) -> Any:
@@ -82,7 +103,7 @@ class Layer:
 
     def array(self, name: str) -> np.ndarray | None:
         """Return the array called ``name`` that the layer was given, or None; a coded layer was given no weight."""
-        if name == "weight" and self.codes is not None:
+        if name == "weight" and (self.codes is not None or self.op == "point_op"):
             return None
         array: np.ndarray | None = self.__dict__.get(name)
         return array
@@ -96,6 +117,13 @@ class Layer:
     def shape(self) -> tuple[int, ...]:
         """Return the shape of the weight."""
         return self.kept.shape
+
+    @property
+    def samples(self) -> int:
+        """Count the samples behind the inputs; a cloud of points is one."""
+        if self.op in ("sparse_conv3d", "point_op"):
+            return 1
+        return int(self.attributes["samples"]) if self.op == "matmul" else len(self.inputs)
 
     @property
     def has_bias(self) -> bool:
@@ -137,7 +165,7 @@ class Trace:
                 )
             seen.add(layer.name)
         try:
-            plain = _plain_json(self.provenance, "provenance")
+            plain = plain_json(self.provenance, "provenance")
             if not isinstance(plain, dict):
                 raise InputError(f"provenance must be a dict, not {type(plain).__name__}")
         except RecursionError:
@@ -148,9 +176,10 @@ class Trace:
 
     @property
     def sparsity(self) -> float:
-        """Return the fraction of all weights that are zero."""
-        size = sum(layer.kept.size for layer in self.layers)
-        return 1 - sum(layer.nonzeros for layer in self.layers) / size if size else 0.0
+        """Return the fraction of all trained weights that are zero."""
+        trained = [layer for layer in self.layers if layer.op not in UNTRAINED]
+        size = sum(layer.kept.size for layer in trained)
+        return 1 - sum(layer.nonzeros for layer in trained) / size if size else 0.0
 
     @cached_property
     def sha256(self) -> str:
@@ -174,162 +203,3 @@ class Trace:
                     array = array + array.dtype.type(0)  # -0.0 becomes 0.0
                 digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
-
-
-def check_layer(layer: Layer) -> None:
-    """Raise InputError for the first rule that ``layer`` breaks; the message names layer, tensor, rule and value."""
-    check_name("layer name", layer.name)
-    where = f"layer {layer.name}"
-    if layer.op not in OPS:
-        raise InputError(f"{where}: op must be one of {', '.join(OPS)}, not {layer.op!r}")
-    _check_arrays(layer, where)
-    _check_shapes(layer, where)
-    _check_mask(layer, where)
-    kept = layer.weight if layer.codes is None else layer.codes
-    layer.pattern.check(kept if layer.mask is None else layer.mask, where)
-
-
-def check_name(what: str, name: object) -> None:
-    """Raise InputError unless ``name``, the value of ``what``, is text that fits in a line of a table."""
-    if not isinstance(name, str) or not name or not name.isprintable():
-        raise InputError(f"{what} must be a nonempty string of printable characters, not {name!r}")
-
-
-def _plain_json(value: object, place: str) -> Any:
-    """Return ``value``, tuples made lists; raises InputError, naming ``place``, for what JSON does not carry."""
-    if value is None or isinstance(value, bool | str):
-        if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
-            raise InputError(f"{place} must be text that UTF-8 can write, not {value!r}")
-        return str(value) if isinstance(value, str) else value
-    if isinstance(value, int) and -(2**63) <= value < 2**63:
-        return int(value)
-    if isinstance(value, float) and math.isfinite(value):
-        return float(value)
-    if isinstance(value, Mapping) and all(isinstance(key, str) and key.isprintable() for key in value):
-        return {str(key): _plain_json(item, f"{place}.{key}") for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain_json(item, f"{place}[{i}]") for i, item in enumerate(value)]
-    raise InputError(f"{place} must be plain JSON data (finite numbers, text, lists, dicts by name), not {value!r:.80}")
-
-
-def _check_arrays(layer: Layer, where: str) -> None:
-    if (layer.weight is None) == (layer.codes is None):
-        have = "neither" if layer.weight is None else "both"
-        raise InputError(f"{where}: exactly one of weight and codes must be given, not {have}")
-    wanted = {"mask": np.bool_, "codes": np.uint8, "bias_codes": np.uint8}
-    for name in ARRAYS:
-        array = getattr(layer, name)
-        if array is None:
-            if name == "inputs":
-                raise InputError(f"{where}: inputs are needed; draw some where none were recorded, as load_trace does")
-            continue
-        dtype = np.dtype(wanted.get(name, np.float32))
-        if not isinstance(array, np.ndarray) or array.dtype != dtype:
-            met = getattr(array, "dtype", type(array).__name__)
-            raise InputError(f"{where}: tensor {name} must be {dtype}, not {met}; convert it with astype('{dtype}')")
-        if dtype == np.float32 and not np.isfinite(array).all():
-            place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-            raise InputError(
-                f"{where}: tensor {name} must be finite, and holds {array[place]} at {place}; replace such values"
-            )
-
-
-def _check_shapes(layer: Layer, where: str) -> None:
-    kept = layer.weight if layer.codes is None else layer.codes
-    assert kept is not None
-    if kept.ndim != OPS[layer.op]:
-        raise InputError(f"{where}: the weight of {layer.op} must have {OPS[layer.op]} dimensions, not {kept.shape}")
-    if 0 in kept.shape:
-        raise InputError(f"{where}: every side of the weight must be at least 1, not {kept.shape}")
-    if layer.op == "conv2d":
-        _check_conv2d(layer, kept.shape, where)
-    elif layer.attributes:
-        met = ", ".join(map(repr, layer.attributes))
-        raise InputError(f"{where}: linear takes no attributes, and has {met}; leave them out")
-    elif layer.inputs.ndim < 2 or layer.inputs.shape[-1] != kept.shape[1]:
-        raise InputError(
-            f"{where}: inputs must be (batch, ..., {kept.shape[1]}) to meet weight {kept.shape}, "
-            f"not {layer.inputs.shape}"
-        )
-    if layer.inputs.size == 0:
-        raise InputError(f"{where}: inputs must hold at least one sample and no empty side, not {layer.inputs.shape}")
-    for name in ("bias", "bias_codes"):
-        array = getattr(layer, name)
-        if array is not None and array.shape != kept.shape[:1]:
-            raise InputError(f"{where}: {name} must be ({kept.shape[0]},), one an output, not {array.shape}")
-    if layer.mask is not None and layer.mask.shape != kept.shape:
-        raise InputError(f"{where}: mask must have the weight's shape {kept.shape}, not {layer.mask.shape}")
-    if layer.bias is not None and layer.codes is not None:
-        raise InputError(f"{where}: a layer with codes must give its bias as bias_codes, and gives it as bias")
-    if layer.codes is None:
-        for name in ("codebook", "bias_codes"):
-            if getattr(layer, name) is not None:
-                raise InputError(f"{where}: {name} must come with codes, and there are none; leave it out")
-    else:
-        _check_codes(layer, where)
-
-
-def _check_conv2d(layer: Layer, shape: tuple[int, ...], where: str) -> None:
-    unknown = set(layer.attributes) - set(CONV2D_DEFAULTS)
-    if unknown:
-        known = ", ".join(CONV2D_DEFAULTS)
-        met = ", ".join(sorted(map(repr, unknown)))
-        raise InputError(f"{where}: conv2d knows the attributes {known}, not {met}")
-    attributes = CONV2D_DEFAULTS | dict(layer.attributes)
-    for name, least in (("stride", 1), ("padding", 0), ("dilation", 1)):
-        pair = attributes[name]
-        if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and all(_is_side(v, least) for v in pair)):
-            raise InputError(
-                f"{where}: {name} must be two whole numbers from {least} to {ATTRIBUTE_LIMIT}, not {pair!r:.80}"
-            )
-    groups = attributes["groups"]
-    if not _is_int(groups) or groups < 1 or shape[0] % groups:
-        raise InputError(
-            f"{where}: groups must be a whole number that divides the {shape[0]} outputs, not {groups!r:.80}"
-        )
-    channels = shape[1] * groups
-    if layer.inputs.ndim != 4 or layer.inputs.shape[1] != channels:
-        raise InputError(
-            f"{where}: inputs must be (batch, {channels}, height, width) to meet weight {shape}, "
-            f"not {layer.inputs.shape}"
-        )
-    for side in range(2):
-        have = layer.inputs.shape[2 + side] + 2 * attributes["padding"][side]
-        need = attributes["dilation"][side] * (shape[2 + side] - 1) + 1
-        if have < need:
-            raise InputError(f"{where}: the kernel must fit the padded input, and needs {need} of {have} cells")
-
-
-def _check_codes(layer: Layer, where: str) -> None:
-    assert layer.codes is not None
-    book = layer.codebook
-    if book is None or book.ndim != 1 or not 2 <= book.size <= 256:
-        met = None if book is None else book.shape
-        raise InputError(f"{where}: codes need a codebook of 2 to 256 entries in one dimension, not {met}")
-    if book[0] != 0:
-        raise InputError(f"{where}: entry 0 of the codebook stands for pruned weights and must be 0.0, not {book[0]}")
-    for name in ("codes", "bias_codes"):
-        array = getattr(layer, name)
-        if array is not None and array.size and array.max() >= book.size:
-            raise InputError(f"{where}: {name} must be below the codebook's {book.size} entries, not {array.max()}")
-
-
-def _check_mask(layer: Layer, where: str) -> None:
-    if layer.mask is None:
-        return
-    kept = layer.weight if layer.codes is None else layer.codes
-    broken = (kept != 0) & ~layer.mask
-    if broken.any():
-        place = tuple(int(i) for i in np.argwhere(broken)[0])
-        raise InputError(
-            f"{where}: weight must be 0 where the mask prunes it, and is {kept[place]} at {place}; "
-            "multiply the weight by the mask before saving"
-        )
-
-
-def _is_side(value: Any, least: int) -> bool:
-    return _is_int(value) and least <= value <= ATTRIBUTE_LIMIT
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

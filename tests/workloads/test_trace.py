@@ -6,7 +6,8 @@ import pytest
 
 from gossamer.workloads.errors import InputError
 from gossamer.workloads.patterns import Pattern
-from gossamer.workloads.trace import CONV2D_DEFAULTS, Layer, Trace
+from gossamer.workloads.rules import DEFAULTS
+from gossamer.workloads.trace import Layer, Trace
 
 WEIGHT = np.array([[1, 0, 2], [0, 0, 3]], np.float32)
 INPUTS = np.array([[1, 0, 2]], np.float32)
@@ -30,6 +31,27 @@ def conv(**changes):
     return Layer(**given | changes)
 
 
+POINTS = np.array([[0, 0, 0], [0, 0, 1], [4, -2, 0]], np.int32)
+OPERAND = np.ones((4, 5, 2), np.float32)
+
+
+def sparse_conv(**changes):
+    attributes = {"kernel_size": 3} | changes.pop("attributes", {})
+    given = {"name": "sc", "op": "sparse_conv3d", "weight": np.ones((4, 2, 27), np.float32), "coordinates": POINTS}
+    return Layer(**given | {"attributes": attributes} | changes)
+
+
+def matmul(**changes):
+    given = {"name": "qk", "op": "matmul", "weight": OPERAND, "inputs": np.ones((4, 3, 2), np.float32)}
+    return Layer(**given | {"attributes": {"samples": 2}} | changes)
+
+
+def point_op(**changes):
+    attributes = {"kind": "knn", "k": 2} | changes.pop("attributes", {})
+    given = {"name": "near", "op": "point_op", "inputs": np.ones((3, 2), np.float32), "attributes": attributes}
+    return Layer(**given | changes)
+
+
 def with_value(array, place, value):
     array = array.copy()
     array[place] = value
@@ -37,10 +59,107 @@ def with_value(array, place, value):
 
 
 WRONG_LAYERS = [
+    (
+        linear,
+        {"coordinates": POINTS},
+        "layer fc1: only sparse_conv3d takes coordinates, not linear; leave it out",
+    ),
+    (
+        linear,
+        {"gather": np.array([0, 1], np.int32)},
+        "layer fc1: gather must be (1,) row numbers from 0, not (2,)",
+    ),
+    (
+        linear,
+        {"gather": np.array([-1], np.int32)},
+        "layer fc1: gather must be (1,) row numbers from 0, not -1",
+    ),
+    (
+        linear,
+        {"attributes": {"chain": [3, 2], "chain_index": 1}},
+        "layer fc1: chain must be the widths of layers and chain_index one of these, not [3, 2] and 1",
+    ),
+    (
+        linear,
+        {"attributes": {"chain": [3, 4], "chain_index": 0}},
+        "layer fc1: chain must say 3, 2 at 0, as the weight does, not [3, 4]",
+    ),
+    (
+        matmul,
+        {"inputs": np.ones((4, 3, 5), np.float32)},
+        "layer qk: inputs must be (4, rows, 2) to meet weight (4, 5, 2), not (4, 3, 5)",
+    ),
+    (
+        matmul,
+        {"attributes": {"samples": 3}},
+        "layer qk: samples must be a whole number that divides the 4 products, not 3",
+    ),
+    (
+        matmul,
+        {"bias": np.ones(5, np.float32)},
+        "layer qk: matmul takes no bias, its operands are activations; leave it out",
+    ),
+    (sparse_conv, {"coordinates": None}, "layer sc: coordinates are needed, one row a point"),
+    (
+        sparse_conv,
+        {"attributes": {"kernel_size": 2}},
+        "layer sc: kernel_size 2 needs a weight of 8 offsets, not 27",
+    ),
+    (
+        sparse_conv,
+        {"attributes": {"stride": 2}},
+        "layer sc: output_coordinates are needed where stride is 2, not 1",
+    ),
+    (
+        sparse_conv,
+        {"attributes": {"stride": 0}},
+        "layer sc: stride must be a whole number from 1 to 64, not 0",
+    ),
+    (
+        sparse_conv,
+        {"attributes": {"transposed": 1}},
+        "layer sc: transposed must be true or false, not 1",
+    ),
+    (
+        sparse_conv,
+        {"coordinates": POINTS[[0, 1, 0]]},
+        "layer sc: coordinates must all differ, and [0, 0, 0] occurs twice",
+    ),
+    (
+        sparse_conv,
+        {"coordinates": POINTS * 2**19},
+        "layer sc: coordinates must lie within +-983040, not -1048576 to 2097152; use larger voxels",
+    ),
+    (
+        sparse_conv,
+        {"inputs": np.ones((3, 3), np.float32)},
+        "layer sc: inputs must be (3, 2), one row a point, not (3, 3)",
+    ),
+    (
+        point_op,
+        {"attributes": {"kind": "sort"}},
+        "layer near: kind must be one of quantise, fps, knn, ball_query, not 'sort'",
+    ),
+    (point_op, {"attributes": {"k": 4}}, "layer near: k must be a whole number from 1 to the 3 points, not 4"),
+    (
+        point_op,
+        {"attributes": {"radius": 1.0}},
+        "layer near: point_op knows the attributes kind, k, not 'radius'",
+    ),
+    (point_op, {"weight": WEIGHT}, "layer near: point_op takes no weight; leave it out"),
+    (
+        point_op,
+        {"queries": np.ones((3, 3), np.float32)},
+        "layer near: queries must be (points, 2), of knn or ball_query, not (3, 3) of knn",
+    ),
     (linear, {"name": ""}, "layer name must be a nonempty string of printable characters, not ''"),
     (linear, {"name": "a\nb"}, "layer name must be a nonempty string of printable characters, not 'a\\nb'"),
     (linear, {"name": 3}, "layer name must be a nonempty string of printable characters, not 3"),
-    (linear, {"op": "lstn"}, "layer fc1: op must be one of linear, conv2d, not 'lstn'"),
+    (
+        linear,
+        {"op": "lstn"},
+        "layer fc1: op must be one of linear, conv2d, matmul, sparse_conv3d, point_op, not 'lstn'",
+    ),
     (linear, {"weight": None}, "layer fc1: exactly one of weight and codes must be given, not neither"),
     (linear, {"codes": CODES}, "layer fc1: exactly one of weight and codes must be given, not both"),
     (
@@ -83,7 +202,7 @@ WRONG_LAYERS = [
         {"weight": np.ones((0, 3), np.float32)},
         "layer fc1: every side of the weight must be at least 1, not (0, 3)",
     ),
-    (linear, {"attributes": {"stride": 2}}, "layer fc1: linear takes no attributes, and has 'stride'; leave them out"),
+    (linear, {"attributes": {"stride": 2}}, "layer fc1: linear knows the attributes chain, chain_index, not 'stride'"),
     (
         linear,
         {"inputs": np.ones((1, 4), np.float32)},
@@ -319,7 +438,7 @@ def test_a_layer_does_not_change_with_the_array_it_was_made_from():
 
 
 def test_a_convolution_has_every_attribute_as_a_pair_of_numbers():
-    assert conv().attributes == CONV2D_DEFAULTS
+    assert conv().attributes == DEFAULTS["conv2d"]
     assert conv(attributes={"stride": [2, 1]}).attributes["stride"] == (2, 1)
 
 

@@ -23,11 +23,33 @@ def sparse(rng, shape, density):
 
 
 @st.composite
+def others(draw, op, rng):
+    """Draw what the layers of attention and of point clouds are made of."""
+    density = draw(DENSITIES)
+    if op == "matmul":
+        weight, inputs = sparse(rng, (4, 3, 5), density), sparse(rng, (4, 2, 5), density)
+        return {"weight": weight, "inputs": inputs, "attributes": {"samples": draw(st.sampled_from([1, 2, 4]))}}
+    if op == "point_op":
+        inputs, queries = sparse(rng, (7, 2), density), draw(st.sampled_from([None, sparse(rng, (3, 2), density)]))
+        return {"inputs": inputs, "queries": queries, "attributes": {"kind": "knn", "k": draw(st.integers(1, 7))}}
+    points = np.unique(np.random.default_rng(draw(st.integers(0, 1))).integers(-3, 3, (9, 3), np.int32), axis=0)
+    transposed = draw(st.booleans())
+    inputs = draw(st.sampled_from([None, sparse(rng, (len(points), 2), density)]))
+    attributes = {"kernel_size": 2, "stride": 2, "transposed": transposed, "builds_map": draw(st.booleans())}
+    return {
+        "weight": sparse(rng, (3, 2, 8), density), "coordinates": points, "inputs": inputs,
+        "output_coordinates": draw(st.sampled_from([points, points[:2]])), "attributes": attributes,
+    }  # fmt: skip
+
+
+@st.composite
 def layers(draw, name):
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     side = st.integers(1, 40)
     rows, cols = draw(side), draw(side)
-    op = draw(st.sampled_from(["linear", "conv2d"]))
+    op = draw(st.sampled_from(["linear", "conv2d", "matmul", "sparse_conv3d", "point_op"]))
+    if op not in ("linear", "conv2d"):
+        return Layer(name=name, op=op, **draw(others(op, rng)))
     if op == "linear":
         shape, inputs = (rows, cols), draw(st.sampled_from([(1, cols), (3, cols), (2, 2, cols)]))
         attributes = {}
@@ -265,10 +287,13 @@ WRONG_HEADERS = [
         "layer fc9: tensor codebook: part values must be there as F32, and is missing; "
         "the file is damaged, write it again",
     ),
-    (first_layer("op", "lstn"), "layer fc1: op must be one of linear, conv2d, not 'lstn'"),
+    (
+        first_layer("op", "lstn"),
+        "layer fc1: op must be one of linear, conv2d, matmul, sparse_conv3d, point_op, not 'lstn'",
+    ),
     (
         first_layer("attributes", {"stride": 1}),
-        "layer fc1: linear takes no attributes, and has 'stride'; leave them out",
+        "layer fc1: linear knows the attributes chain, chain_index, not 'stride'",
     ),
     (first_layer("pattern", {"kind": "n:m"}), "layer fc1: pattern n:m needs n, and has None"),
     (

@@ -6,6 +6,7 @@ the layer ``fc1``; `sparse` tells the forms. The header carries the trace's sha2
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import fields
 from math import prod
@@ -17,20 +18,21 @@ import numpy as np
 
 from ..errors import InputError
 from ..patterns import Pattern
-from ..trace import ARRAYS, VERSION, Layer, Trace, check_name
+from ..trace import ARRAYS, DTYPES, VERSION, Layer, Trace, check_name
 from .container import Container, container_bytes, one_line, read_container, write_beside
 from .sparse import dense, pack, part_names, unpack
 
 KEY = "gossamer.trace"
 SUFFIX = ".safetensors"
-DTYPES: dict[str, type[np.generic]] = {"mask": np.bool_, "codes": np.uint8, "bias_codes": np.uint8}
 # "kept" is a mask that holds exactly the weights that are not zero: it has no tensor.
+SHARED = ("coordinates", "output_coordinates")  # the layers of a network lie on few sets of points
 _Side = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
 
 
-class _Array(msgspec.Struct, forbid_unknown_fields=True):
-    form: Literal["dense", "bitmap", "gaps", "kept"]
+class _Array(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    form: Literal["dense", "bitmap", "gaps", "kept", "shared"]
     shape: Annotated[tuple[_Side, ...], msgspec.Meta(max_length=16)]
+    of: str | None = None  # of a shared array: the "layer.array" that holds the same
 
 
 class _Pattern(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -72,7 +74,8 @@ def save_trace(trace: Trace, path: str | Path) -> Path:
     if path.suffix != SUFFIX:
         raise InputError(f"{path}: the name of a trace file must end in {SUFFIX}, not {path.suffix!r}; rename it")
     tensors: dict[str, np.ndarray] = {}
-    layers = [_store_layer(layer, tensors) for layer in trace.layers]
+    seen: dict[bytes, str] = {}
+    layers = [_store_layer(layer, tensors, seen) for layer in trace.layers]
     header = _Header(VERSION, trace.name, dict(trace.provenance), trace.sha256, layers)
     text = msgspec.json.encode(header, order="deterministic").decode()
     return write_beside(path, container_bytes(tensors, {KEY: text}))
@@ -118,7 +121,8 @@ def _read_header(text: str) -> _Header:
 
 def _read_trace(header: _Header, tensors: Mapping[str, tuple[str, np.ndarray]]) -> Trace:
     left = dict(tensors)
-    layers = tuple(_read_layer(stored, left) for stored in header.layers)
+    shared: dict[str, np.ndarray] = {}
+    layers = tuple(_read_layer(stored, left, shared) for stored in header.layers)
     if left:
         raise InputError(f"every tensor must be named in the header, and {next(iter(left))!r} is not; remove it")
     trace = Trace(name=header.name, layers=layers, provenance=header.provenance)
@@ -130,7 +134,7 @@ def _read_trace(header: _Header, tensors: Mapping[str, tuple[str, np.ndarray]]) 
     return trace
 
 
-def _store_layer(layer: Layer, tensors: dict[str, np.ndarray]) -> _Layer:
+def _store_layer(layer: Layer, tensors: dict[str, np.ndarray], seen: dict[bytes, str]) -> _Layer:
     arrays = {}
     for name in ARRAYS:
         array = layer.array(name)
@@ -139,7 +143,12 @@ def _store_layer(layer: Layer, tensors: dict[str, np.ndarray]) -> _Layer:
         if name == "mask" and np.array_equal(array, layer.kept != 0):
             arrays[name] = _Array("kept", array.shape)
             continue
-        if name in ("bias", "codebook"):
+        if name in SHARED:
+            first = seen.setdefault(hashlib.sha256(array.data).digest(), f"{layer.name}.{name}")
+            if first != f"{layer.name}.{name}":
+                arrays[name] = _Array("shared", array.shape, first)
+                continue
+        if name in ("bias", "codebook") or DTYPES.get(name) is np.int32:
             form, parts = dense(array)
         else:
             form, parts = pack(array, nibbles=_in_nibbles(name, layer.codebook))
@@ -149,7 +158,7 @@ def _store_layer(layer: Layer, tensors: dict[str, np.ndarray]) -> _Layer:
     return _Layer(layer.name, layer.op, dict(layer.attributes), pattern, arrays)
 
 
-def _read_layer(stored: _Layer, tensors: dict[str, tuple[str, np.ndarray]]) -> Layer:
+def _read_layer(stored: _Layer, tensors: dict[str, tuple[str, np.ndarray]], shared: dict[str, np.ndarray]) -> Layer:
     check_name("layer name", stored.name)
     where = f"layer {stored.name}"
     unknown = set(stored.arrays) - set(ARRAYS)
@@ -160,10 +169,20 @@ def _read_layer(stored: _Layer, tensors: dict[str, tuple[str, np.ndarray]]) -> L
         array = stored.arrays.get(name)
         if array is None or name in arrays or array.form == "kept":
             continue
+        if array.form == "shared":
+            if name not in SHARED or array.of not in shared or shared[array.of].shape != array.shape:
+                raise InputError(
+                    f"{where}: tensor {name}: form shared must name coordinates of an earlier layer, of shape "
+                    f"{array.shape}, not {array.of!r}; write it again"
+                )
+            arrays[name] = shared[array.of]
+            continue
         try:
             arrays[name] = _read_array(stored.name, name, array, tensors, arrays.get("codebook"))
         except InputError as error:
             raise InputError(f"{where}: tensor {name}: {error}; the file is damaged, write it again") from None
+        if name in SHARED:
+            shared[f"{stored.name}.{name}"] = arrays[name]
     for name, array in stored.arrays.items():
         if array.form == "kept":
             kept = arrays.get("codes", arrays.get("weight"))
@@ -172,7 +191,7 @@ def _read_layer(stored: _Layer, tensors: dict[str, tuple[str, np.ndarray]]) -> L
                     f"{where}: tensor {name}: form kept is for a mask of the weight's shape; write it again"
                 )
             arrays[name] = kept != 0
-    if "inputs" not in arrays:
+    if "inputs" not in arrays and stored.op != "sparse_conv3d":
         raise InputError(f"{where}: inputs are needed, and the file has none; write it again")
     try:
         pattern = Pattern(**msgspec.structs.asdict(stored.pattern))
@@ -184,14 +203,16 @@ def _read_layer(stored: _Layer, tensors: dict[str, tuple[str, np.ndarray]]) -> L
 def _read_array(
     layer: str, name: str, array: _Array, tensors: dict[str, tuple[str, np.ndarray]], codebook: np.ndarray | None
 ) -> np.ndarray:
-    assert array.form != "kept"
+    assert array.form not in ("kept", "shared")
     dtype = DTYPES.get(name, np.float32)
+    if dtype is np.int32 and array.form != "dense":
+        raise InputError(f"whole numbers must have form dense, not {array.form}")
     if dtype is np.bool_ and array.form == "dense":
         raise InputError("a mask must have form bitmap, gaps or kept, not dense")
     parts = {}
     for part in part_names(array.form, dtype):
         met, values = tensors.pop(f"{layer}.{name}.{part}", (None, None))
-        wanted = "F32" if part == "values" and dtype is np.float32 else "U8"
+        wanted = {np.float32: "F32", np.int32: "I32"}.get(dtype, "U8") if part == "values" else "U8"
         if values is None or met != wanted:
             raise InputError(f"part {part} must be there as {wanted}, and is {met or 'missing'}")
         parts[part] = values
