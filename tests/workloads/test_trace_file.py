@@ -261,6 +261,21 @@ def first_layer(*place):
     return put("layers", 0, *place)
 
 
+def test_layers_on_the_same_points_store_them_once(tmp_path):
+    points = np.unique(np.random.default_rng(0).integers(0, 9, (50, 3), np.int32), axis=0)
+    given = {"op": "sparse_conv3d", "weight": np.ones((1, 1, 27), np.float32), "coordinates": points}
+    trace = Trace(
+        name="net", layers=(Layer(name="a", **given), Layer(name="b", **given, output_coordinates=points[:9]))
+    )
+    path = save_trace(trace, tmp_path / "t.safetensors")
+    tensors = parse_container(path.read_bytes(), path).tensors
+    assert sorted(name for name in tensors if "coordinates" in name) == [
+        "a.coordinates.values",
+        "b.output_coordinates.values",
+    ]
+    assert load_trace_file(path).sha256 == trace.sha256
+
+
 WRONG_HEADERS = [
     (put("version", 2), "version must be at most 1, not 2: the file is newer; upgrade gossamer"),
     (put("version", 0), "version must be at least 1, not 0; write the file again"),
@@ -315,9 +330,14 @@ WRONG_HEADERS = [
         "layer fc1: tensor codes: part gaps must be there as U8, and is missing; the file is damaged, write it again",
     ),
     (
+        first_layer("arrays", "coordinates", {"form": "shared", "shape": [3, 3], "of": "fc0.coordinates"}),
+        "layer fc1: tensor coordinates: form shared must name coordinates of an earlier layer, of shape (3, 3), "
+        "not 'fc0.coordinates'; write it again",
+    ),
+    (
         first_layer("arrays", "weights", {"form": "dense", "shape": [1]}),
-        "layer fc1: arrays must be of weight, bias, mask, codes, bias_codes, codebook, inputs, not 'weights'; "
-        "remove it",
+        "layer fc1: arrays must be of weight, bias, mask, codes, bias_codes, codebook, inputs, coordinates, "
+        "output_coordinates, queries, gather, not 'weights'; remove it",
     ),
     (
         first_layer("arrays", "bias", {"form": "kept", "shape": [6]}),
