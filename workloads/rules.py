@@ -146,7 +146,8 @@ def _check_linear(layer: Layer, shape: tuple[int, ...], where: str) -> None:
     _check_known(layer, ("chain", "chain_index"), where)
     if not layer.attributes:
         return
-    chain, index = layer.attributes.get("chain"), layer.attributes.get("chain_index")
+    chain: Any = layer.attributes.get("chain")
+    index: Any = layer.attributes.get("chain_index")
     widths = isinstance(chain, (tuple, list)) and all(_is_side(width, 1) for width in chain)
     if not (widths and _is_int(index) and 0 <= index < len(chain) - 1):
         raise InputError(
@@ -165,7 +166,7 @@ def _check_matmul(layer: Layer, shape: tuple[int, ...], where: str) -> None:
         if getattr(layer, name) is not None:
             raise InputError(f"{where}: matmul takes no {name}, its operands are activations; leave it out")
     _check_known(layer, ("samples",), where)
-    samples = layer.attributes.get("samples")
+    samples: Any = layer.attributes.get("samples")
     if not _is_int(samples) or samples < 1 or shape[0] % samples:
         raise InputError(
             f"{where}: samples must be a whole number that divides the {shape[0]} products, not {samples!r:.80}"
@@ -204,6 +205,7 @@ def _check_sparse_conv(layer: Layer, shape: tuple[int, ...], where: str) -> None
                 "use larger voxels"
             )
         _check_different(array, name, where)
+    assert layer.coordinates is not None
     if layer.inputs is not None and layer.inputs.shape != (len(layer.coordinates), shape[1]):
         raise InputError(
             f"{where}: inputs must be ({len(layer.coordinates)}, {shape[1]}), one row a point, not {layer.inputs.shape}"
@@ -232,7 +234,7 @@ def _check_point_op(layer: Layer, where: str) -> None:
         raise InputError(f"{where}: inputs must be (points, dimensions), one at least, not {layer.inputs.shape}")
     count, dimensions = layer.inputs.shape
     for name in POINT_OPS[kind]:
-        value = layer.attributes.get(name)
+        value: Any = layer.attributes.get(name)
         if name in ("k", "samples"):
             if not _is_int(value) or not 1 <= value <= count:
                 raise InputError(

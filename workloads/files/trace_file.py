@@ -25,6 +25,7 @@ from .sparse import dense, pack, part_names, unpack
 KEY = "gossamer.trace"
 SUFFIX = ".safetensors"
 # "kept" is a mask that holds exactly the weights that are not zero: it has no tensor.
+VALUES: dict[type[np.generic], str] = {np.float32: "F32", np.int32: "I32"}  # the container's names
 SHARED = ("coordinates", "output_coordinates")  # the layers of a network lie on few sets of points
 _Side = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
 
@@ -203,7 +204,7 @@ def _read_layer(stored: _Layer, tensors: dict[str, tuple[str, np.ndarray]], shar
 def _read_array(
     layer: str, name: str, array: _Array, tensors: dict[str, tuple[str, np.ndarray]], codebook: np.ndarray | None
 ) -> np.ndarray:
-    assert array.form not in ("kept", "shared")
+    assert array.form != "kept" and array.form != "shared"
     dtype = DTYPES.get(name, np.float32)
     if dtype is np.int32 and array.form != "dense":
         raise InputError(f"whole numbers must have form dense, not {array.form}")
@@ -212,7 +213,7 @@ def _read_array(
     parts = {}
     for part in part_names(array.form, dtype):
         met, values = tensors.pop(f"{layer}.{name}.{part}", (None, None))
-        wanted = {np.float32: "F32", np.int32: "I32"}.get(dtype, "U8") if part == "values" else "U8"
+        wanted = VALUES.get(dtype, "U8") if part == "values" else "U8"
         if values is None or met != wanted:
             raise InputError(f"part {part} must be there as {wanted}, and is {met or 'missing'}")
         parts[part] = values
