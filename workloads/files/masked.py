@@ -7,19 +7,17 @@ may leave the ``X.`` out: the layer is then named after the file. What fits nowh
 
 from __future__ import annotations
 
-import io
 import re
-import zipfile
 from collections.abc import Mapping
-from math import prod
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError
 from ..trace import Layer, Trace
-from .container import Container, one_line, read_bytes
+from .container import Container, one_line
 from .drawn import Draw
+from .npy import read_npz
 from .numbers import bfloat16_to_float32, to_float32
 
 ROLES = {
@@ -32,12 +30,11 @@ ROLES = {
     "activations": "inputs",
 }
 OPS = {2: "linear", 4: "conv2d"}
-BYTES_LIMIT = 2**34  # of one array in an .npz, which its header only claims
 
 
 def trace_of_npz(path: Path, draw: Draw) -> Trace:
     """Return the trace of the masked weights in the .npz file at ``path``, layers in the file's order."""
-    return trace_of_arrays(_read_npz(path), path, draw)
+    return trace_of_arrays(read_npz(path), path, draw)
 
 
 def trace_of_container_weights(container: Container, path: Path, draw: Draw) -> Trace:
@@ -153,39 +150,6 @@ def _to_mask(mask: np.ndarray | None, where: str) -> np.ndarray | None:
             f"{where}: tensor mask must hold only 0 and 1, and its dtype is {mask.dtype}; write it as bool"
         )
     return np.asarray(mask != 0)
-
-
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    data = read_bytes(path, "an .npz file")
-    arrays = {}
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for member in archive.infolist():
-                if member.file_size > BYTES_LIMIT:
-                    raise ValueError(f"{member.filename} must have at most {BYTES_LIMIT} bytes, not {member.file_size}")
-                arrays[member.filename.removesuffix(".npy")] = _read_npy(archive.read(member))
-    except Exception as error:  # zipfile, zlib and numpy raise whatever the damage leads them into
-        raise InputError(
-            f"{path}: the file must be a whole .npz archive of plain arrays, and is not ({one_line(error)}); "
-            "write it again"
-        ) from None
-    return arrays
-
-
-def _read_npy(data: bytes) -> np.ndarray:
-    """Return the array in ``data``, an .npy file; nothing is allocated beyond it and nothing unpickled."""
-    file = io.BytesIO(data)
-    version = np.lib.format.read_magic(file)
-    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    if version not in read_header:
-        raise ValueError(f".npy version must be 1.0 or 2.0, not {version}")
-    shape, is_fortran, dtype = read_header[version](file)
-    if dtype.hasobject or dtype.kind not in "biufc":
-        raise ValueError(f"arrays must hold plain numbers, not {dtype}")
-    if min(shape, default=0) < 0 or prod(shape) * dtype.itemsize != len(data) - file.tell():
-        raise ValueError(f"shape {shape} of {dtype} must take the {len(data) - file.tell()} bytes there are")
-    flat = np.frombuffer(data, dtype, offset=file.tell())
-    return flat.reshape(shape[::-1]).T if is_fortran else flat.reshape(shape)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
