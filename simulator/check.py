@@ -10,6 +10,8 @@ import numpy as np
 
 from ..workloads.errors import InputError
 from ..workloads.lowering import lower
+from ..workloads.points.point_op import point_op
+from ..workloads.points.sparse_conv import exact_convolution
 from ..workloads.trace import Layer, Trace
 from .machine import Machine
 from .memo import Memo
@@ -56,6 +58,11 @@ def check(
     for layer in choose_layers(trace, layers):
         if progress is not None:
             progress(layer.name)
+        if layer.op == "sparse_conv3d" and layer.inputs is None:
+            raise InputError(
+                f"layer {layer.name}: a check compares values, and the layer has only its geometry; export it with "
+                "--features"
+            )
         fast, event = (machine.run(layer, engine, memo) for engine in ("fast", "event"))
         if fast.output is None:
             raise InputError(f"{machine.name}: a check compares values, and functional is false; set functional=true")
@@ -91,8 +98,21 @@ def _check(layer: Layer, fast: LayerResult, event: LayerResult, bound: np.ndarra
 
 
 def _numpy_output(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
-    """Return the layer's output in float64, (vectors, out), and the sum of magnitudes behind each value."""
+    """Return the layer's output in float64, (vectors, out), and the sum of magnitudes behind each value.
+
+    What a point_op finds are whole numbers, behind which there is no sum.
+    """
+    if layer.op == "sparse_conv3d":
+        return exact_convolution(layer)
+    if layer.op == "point_op":
+        found = point_op(layer).astype(np.float64)
+        return found, np.zeros(found.shape)
     outputs, magnitudes = [], []
+    if layer.op == "matmul":
+        pairs = [(mine.astype(np.float64), other.astype(np.float64).T)
+                 for mine, other in zip(layer.inputs, layer.weight, strict=True)]  # fmt: skip
+        sums = [(rows @ weight, np.abs(rows) @ np.abs(weight)) for rows, weight in pairs]
+        return np.concatenate([each[0] for each in sums], axis=1), np.concatenate([each[1] for each in sums], axis=1)
     for product in lower(layer):
         weight, vectors = product.weight.astype(np.float64), product.vectors.astype(np.float64)
         bias = 0.0 if product.bias_values is None else product.bias_values.astype(np.float64)
