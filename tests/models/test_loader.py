@@ -9,6 +9,8 @@ from gossamer.models import list_energy_tables, list_machines, load_machine, var
 from gossamer.models.loader import _read
 from gossamer.workloads import InputError
 
+MODELS = "dstc, eie, pointacc, sparseloop_stc, systolic, tensorcore, torchsparse"
+
 
 @pytest.mark.parametrize("name", list_machines())
 def test_every_bundled_machine_loads_and_sources_each_of_its_numbers(name):
@@ -96,11 +98,11 @@ def test_an_unknown_machine_lists_the_known_ones():
     [
         (
             'model = "eia"',
-            "unknown model 'eia' (did you mean eie?); known: dstc, eie, sparseloop_stc, systolic, tensorcore",
+            f"unknown model 'eia' (did you mean eie?); known: {MODELS}",
         ),
-        ("model = 3", "unknown model 3; known: dstc, eie, sparseloop_stc, systolic, tensorcore"),
-        ("", "unknown model None; known: dstc, eie, sparseloop_stc, systolic, tensorcore"),
-        ('model = "loader"', "unknown model 'loader'; known: dstc, eie, sparseloop_stc, systolic, tensorcore"),
+        ("model = 3", f"unknown model 3; known: {MODELS}"),
+        ("", f"unknown model None; known: {MODELS}"),
+        ('model = "loader"', f"unknown model 'loader'; known: {MODELS}"),
         ('model = "eie"', "missing key `pe_count`"),
         ("base = 3", "base must be a string, not 3"),
         ('base = "eie-64pe"\nsources = 3', "sources must be a table of strings, not 3"),
