@@ -521,8 +521,8 @@ def test_what_cannot_be_captured_is_refused_in_one_line():
         "the mask of 0.weight must be bool (2, 4), not bool (4, 2)"
     )
     assert message(capture, nn.Sequential(nn.BatchNorm1d(4), nn.ReLU()), drawn(2, 4)) == (
-        "the network must use at least one of Linear, Conv2d, Conv1d, MultiheadAttention, LSTM, GRU, RNN, LSTMCell, "
-        "GRUCell, RNNCell, and has Sequential, BatchNorm1d, ReLU; use one of them"
+        "the network must use at least one of Linear, Conv2d, Conv1d, SparseConv3d, MultiheadAttention, LSTM, GRU, "
+        "RNN, LSTMCell, GRUCell, RNNCell, and has Sequential, BatchNorm1d, ReLU; use one of them"
     )
     packed = nn.utils.rnn.pack_padded_sequence(drawn(2, 5, 3), [5, 4], batch_first=True)
     assert message(capture, nn.LSTM(3, 4, batch_first=True), packed) == (

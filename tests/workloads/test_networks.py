@@ -56,7 +56,8 @@ def test_a_block_whose_convolutions_are_zero_passes_on_every_second_pixel_and_no
 def test_every_network_gives_a_score_a_class_and_is_drawn_by_the_seed(name):
     shapes = {"convnet-digits": [(1, 8, 8), (3, 28, 20)], "convnet-1d": [(40,), (30, 4)],
               "resnet-20": [(3, 32, 32), (1, 8, 8)], "vit-digits": [(1, 8, 8), (3, 32, 32), (1, 28, 28)],
-              "lstm-64": [(8, 8), (40,), (1, 8, 8)]}.get(name, [(64,), (1, 8, 8)])  # fmt: skip
+              "lstm-64": [(8, 8), (40,), (1, 8, 8)],
+              "sparse-convnet": [(64, 3), (1, 3)]}.get(name, [(64,), (1, 8, 8)])  # fmt: skip
     for shape in shapes:
         made = []
         for seed in (0, 0, 1):
@@ -126,6 +127,7 @@ def test_the_lstm_reads_images_by_row():
         ("vit-digits", (1, 7, 8), "network vit-digits needs sides that its patches of 2 x 2 tile, not (1, 7, 8)"),
         ("lstm-64", (1, 2, 3, 4),
          "network lstm-64 needs samples (steps,), (steps, features) or (channels, h, w), not (1, 2, 3, 4)"),
+        ("sparse-convnet", (64, 4), "network sparse-convnet needs clouds (points, 3), not samples of (64, 4)"),
         ("lenet", None, f"unknown network 'lenet'; known: {', '.join(NETWORKS)}"),
     ],
 )  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import InputError
+from .cad import cad_clouds
 from .cifar import cifar10
 from .digits import digits, digits_images, digits_rows
 from .mnist import fashion_mnist, mnist
@@ -17,6 +18,7 @@ SPLIT: dict[str, Callable[[float, int], Data]] = {
     "digits-images": digits_images,
     "digits-rows": digits_rows,
     "mnist1d": mnist1d,
+    "cad": cad_clouds,
 }
 """Those that are at hand, and split on demand."""
 FOLDERS: dict[str, Callable[[Path], Data]] = {"mnist": mnist, "fashion-mnist": fashion_mnist, "cifar-10": cifar10}

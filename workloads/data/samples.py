@@ -13,7 +13,7 @@ from ..errors import InputError
 class Data:
     """Samples and their classes: inputs are float32 (samples, ...), labels int64 (samples,) from 0.
 
-    A sample is (features,), (steps, features) or (channels, height, width).
+    A sample is (features,), (steps, features), (channels, height, width) or (points, 3).
     """
 
     train_inputs: np.ndarray
@@ -32,10 +32,11 @@ class Data:
         return int(max(self.train_labels.max(), self.test_labels.max())) + 1
 
 
-def check_fraction(test_fraction: float, samples: int) -> None:
-    """Raise InputError unless both parts of ``samples`` can hold one of each of 10 classes."""
+def check_fraction(test_fraction: float, samples: int, classes: int = 10) -> None:
+    """Raise InputError unless both parts of ``samples`` can hold one of each of the ``classes``."""
     tested = test_fraction * samples
-    if not 10 <= tested <= samples - 10:
+    if not classes <= tested <= samples - classes:
         raise InputError(
-            f"test_fraction must leave each of the 10 classes a sample to train on and one to test, not {test_fraction}"
+            f"test_fraction must leave each of the {classes} classes a sample to train on and one to test, "
+            f"not {test_fraction}"
         )

@@ -106,6 +106,18 @@ def lstm_64(shape: Shape = (8, 8), classes: int = 10) -> nn.Module:
     return SequenceClassifier(shape, classes, units=64)
 
 
+def sparse_convnet(shape: Shape = (256, 3), classes: int = 9) -> nn.Module:
+    """Return the small sparse-convolution net for clouds of points: 3, 2, 3, 2 and 3 cells a side, to 64 channels.
+
+    Voxels are an eighth of the points' unit. Source: none; the layers of Graham et al., CVPR 2018, as few as will do.
+    """
+    from .sparse_convolutional import SparseConvNet
+
+    if len(shape) != 2 or shape[1] != 3:
+        raise InputError(f"network sparse-convnet needs clouds (points, 3), not samples of {shape}")
+    return SparseConvNet(classes)
+
+
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "lenet-300-100": lenet_300_100,
     "mlp-100-100": mlp_100_100,
@@ -114,6 +126,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "resnet-20": resnet_20,
     "vit-digits": vit_digits,
     "lstm-64": lstm_64,
+    "sparse-convnet": sparse_convnet,
 }
 
 

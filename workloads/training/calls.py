@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from ..errors import InputError
+from ..networks.sparse_convolutional import SparseConv3d
+from ..networks.voxels import Voxels
 
 KERNELS = (nn.Linear, nn.Conv2d, nn.Conv1d)
 RECURRENT = (nn.LSTM, nn.GRU, nn.RNN)
@@ -22,7 +24,8 @@ class Call:
     """A matrix or kernel, and the inputs of one use: what becomes a layer of a trace.
 
     ``owner``: the module's name. ``parameter``: the name of the weight, of which ``rows`` are these. ``flat``: a
-    one-dimensional convolution, given a height of 1.
+    one-dimensional convolution, given a height of 1. ``points``: of a sparse convolution, the layer's coordinates; such
+    a call is a layer by itself.
     """
 
     owner: str
@@ -35,6 +38,7 @@ class Call:
     rows: slice = field(default_factory=lambda: slice(None))
     flat: bool = False
     attributes: dict[str, Any] = field(default_factory=dict)
+    points: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def calls_of(name: str, module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> list[Call]:
@@ -45,6 +49,8 @@ def calls_of(name: str, module: nn.Module, arguments: tuple[Any, ...], keywords:
         return list(_recurrent(name, module, *arguments, **keywords))
     if isinstance(module, CELLS):
         return list(_cell(name, module, *arguments, **keywords))
+    if isinstance(module, SparseConv3d):
+        return [_sparse_convolution(name, module, *arguments, **keywords)]
     inputs = arguments[0] if arguments else next(iter(keywords.values()))
     assert isinstance(module, KERNELS)
     if isinstance(module, nn.Linear):
@@ -110,6 +116,28 @@ def _convolution(name: str, module: nn.Conv1d | nn.Conv2d, inputs: torch.Tensor)
         inputs=_array(inputs[:, :, None] if flat else inputs),
         flat=flat,
         attributes={key: tuple(each) for key, each in attributes.items()} | {"groups": module.groups},
+    )
+
+
+def _sparse_convolution(name: str, module: SparseConv3d, features: torch.Tensor, voxels: Voxels) -> Call:
+    """Return a convolution of clouds, all of a batch in the same space."""
+    points = {"coordinates": voxels.coordinates}
+    if module.stride > 1:
+        points["output_coordinates"] = voxels.coarser(module.stride).coordinates
+    return Call(
+        owner=name,
+        layer=name or "conv",
+        op="sparse_conv3d",
+        parameter=f"{name}.weight".removeprefix("."),
+        weight=_array(module.weight),
+        bias=None if module.bias is None else _array(module.bias),
+        inputs=_array(features),
+        attributes={
+            "kernel_size": module.kernel_size,
+            "stride": module.stride,
+            "tensor_stride": voxels.tensor_stride,
+        },
+        points=points,
     )
 
 

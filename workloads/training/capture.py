@@ -2,7 +2,7 @@
 
 Each matrix or kernel of the network is a layer, in the order of first use:
 
-- Linear, Conv2d, Conv1d (a convolution of height 1): under the module's name.
+- Linear, Conv2d, Conv1d (a convolution of height 1) and SparseConv3d: under the module's name.
 - MultiheadAttention: ``.q_proj``, ``.k_proj``, ``.v_proj`` and ``.out_proj``, linear.
 - LSTM, GRU, RNN and their cells: ``.ih`` fed with x(t) and ``.hh`` with h(t-1) of every step, linear, the gates below
   one another as torch keeps them and as EIE's NT-LSTM (Han et al., ISCA 2016, table III) has them; one pair for each
@@ -24,13 +24,15 @@ from torch import nn
 
 from ..errors import InputError
 from ..files.container import one_line
+from ..networks.sparse_convolutional import SparseConv3d
 from ..patterns import Pattern
 from ..pruning import Masks
 from ..trace import Layer
 from .calls import CELLS, KERNELS, RECURRENT, Call, calls_of
+from .shared_maps import built_once
 
 ADDED = ("_k", "_v")  # bias_k and bias_v of an attention: one more key and value, multiplied with nothing
-SIMULATED = (*KERNELS, nn.MultiheadAttention, *RECURRENT, *CELLS)
+SIMULATED = (*KERNELS, SparseConv3d, nn.MultiheadAttention, *RECURRENT, *CELLS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +76,7 @@ def capture_all(
     evaluation mode with the weights multiplied by ``masks``, and is left as it was. ``masks`` and ``patterns`` are by
     parameter name; without a pattern a masked parameter is unstructured and any other one dense. Zeros stay zeros, and
     negative zeros become them. A layer fed with inputs of several sizes is one layer a size: ``head``, ``head (2)``.
+    A sparse convolution, where all clouds of a batch share a space, is one layer a use.
     Input channels that groups of an N:M pattern do not tile are lengthened by zeros.
     Raises InputError for masks and patterns of unknown parameters, for samples that the network does not take, and for
     a network without any layer that can be simulated.
@@ -99,11 +102,11 @@ def capture_all(
             ) from error
     names = _parameter_names(module)
     groups: dict[tuple[Any, ...], list[Call]] = {}
-    for call in calls:
-        groups.setdefault((call.layer, call.inputs.shape[1:]), []).append(call)
+    for i, call in enumerate(built_once(calls)):
+        groups.setdefault((call.layer, call.inputs.shape[1:], i if call.points else None), []).append(call)
     seen: dict[str, int] = {}
     layers, uses, padded = [], {}, {}
-    for (name, _), group in groups.items():
+    for (name, *_), group in groups.items():
         seen[name] = seen.get(name, 0) + 1
         if seen[name] > 1:
             group = [replace(call, layer=f"{name} ({seen[name]})") for call in group]
@@ -212,6 +215,7 @@ def _layer(calls: list[Call], names: dict[str, str], masks: Masks, patterns: Map
         mask=mask,
         pattern=pattern,
         attributes=call.attributes,
+        **call.points,
     )
 
 

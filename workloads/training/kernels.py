@@ -12,9 +12,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from ..errors import InputError
+from ..networks.sparse_convolutional import SparseConv3d
 from .recipe import Recipe
 
 KERNELS = ("weight", "in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight", "weight_ih_l", "weight_hh_l")
+CONVOLUTIONS = (_ConvNd, SparseConv3d)
 
 
 def kernels(network: nn.Module) -> dict[str, nn.Parameter]:
@@ -25,7 +27,7 @@ def kernels(network: nn.Module) -> dict[str, nn.Parameter]:
     owner = {
         id(parameter): module
         for module in network.modules()
-        if isinstance(module, (nn.Linear, _ConvNd, nn.MultiheadAttention, nn.RNNBase))
+        if isinstance(module, (nn.Linear, *CONVOLUTIONS, nn.MultiheadAttention, nn.RNNBase))
         for name, parameter in module.named_parameters(recurse=False)
         if parameter.ndim > 1 and name.startswith(KERNELS)
     }
@@ -74,7 +76,7 @@ def companions(network: nn.Module) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     leaves = [module for module in network.modules() if not list(module.children())]
     for module, after in zip(leaves, [*leaves[1:], None], strict=True):
-        if not isinstance(module, (nn.Linear, _ConvNd)) or id(module.weight) not in names:
+        if not isinstance(module, (nn.Linear, *CONVOLUTIONS)) or id(module.weight) not in names:
             continue
         goes_with = [module.bias]
         if isinstance(after, _BatchNorm) and after.num_features == module.weight.shape[0]:
@@ -98,7 +100,7 @@ def scales(network: nn.Module) -> dict[str, str]:
 
 
 def uses(network: nn.Module, inputs: torch.Tensor) -> dict[str, float]:
-    """Return how often a sample uses each weight of each kernel in a forward pass: positions, steps, tokens.
+    """Return how often a sample uses each weight of each kernel in a forward pass: positions, steps, tokens, pairs.
 
     Times the kernel's size it is the kernel's multiplications. A layer that the network calls in a way of its own
     counts once.
@@ -106,15 +108,18 @@ def uses(network: nn.Module, inputs: torch.Tensor) -> dict[str, float]:
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     counts: dict[str, float] = {}
 
-    def count(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+    def count(module: nn.Module, given: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
         first = output[0] if isinstance(output, tuple) else output
         if isinstance(first, torch.Tensor):
-            width = module.out_channels if isinstance(module, _ConvNd) else first.shape[-1]
+            if isinstance(module, SparseConv3d):
+                used = module.uses(*given, **keywords)
+            else:
+                used = first.numel() / (module.out_channels if isinstance(module, _ConvNd) else first.shape[-1])
             for parameter in _used_by(module):
                 name = names.get(id(parameter), "")
-                counts[name] = counts.get(name, 0.0) + first.numel() / width / len(inputs)
+                counts[name] = counts.get(name, 0.0) + used / len(inputs)
 
-    handles = [module.register_forward_hook(count) for module in network.modules()]
+    handles = [module.register_forward_hook(count, with_kwargs=True) for module in network.modules()]
     mode = network.training
     try:
         with torch.no_grad():
@@ -128,7 +133,7 @@ def uses(network: nn.Module, inputs: torch.Tensor) -> dict[str, float]:
 
 def _used_by(module: nn.Module) -> Iterator[torch.Tensor]:
     """Yield the kernels that the layer uses once for every position of its output."""
-    if isinstance(module, (nn.Linear, _ConvNd)):
+    if isinstance(module, (nn.Linear, *CONVOLUTIONS)):
         yield module.weight
     elif isinstance(module, (nn.MultiheadAttention, nn.RNNBase)):
         for name, parameter in module.named_parameters():  # the output projection of attention included
