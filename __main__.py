@@ -8,18 +8,29 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
+from .reports.terminal import (
+    check_outputs,
+    finish,
+    make_folder,
+    parse_grid,
+    parse_set,
+    progress_bar,
+    settings,
+    show,
+    trace_reader,
+    warn,
+    write,
+)  # fmt: skip
 
+if TYPE_CHECKING:
     from .simulator.machine import Machine
-    from .workloads.trace import Trace
+    from .workloads.points import Cloud
 
 INTERRUPTED = 130  # exit status: 128 + SIGINT, as shells have it
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
@@ -32,11 +43,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-synth = typer.Typer(help="Make synthetic traces with declared statistics.", no_args_is_help=True)
+synth = typer.Typer(help="Make synthetic traces and point clouds with declared statistics.", no_args_is_help=True)
 app.add_typer(synth, name="synth")
 
-TraceArgument = Annotated[str, typer.Argument(metavar="TRACE", help="A bundled trace, or the path of a file or dump.")]
-TracesArgument = Annotated[list[str], typer.Argument(metavar="TRACE...", help="Bundled traces, or paths.")]
+TraceArgument = Annotated[
+    str, typer.Argument(metavar="TRACE", help="A bundled trace, or a path; a point cloud's with --network.")
+]
+TracesArgument = Annotated[
+    list[str], typer.Argument(metavar="TRACE...", help="Bundled traces, or paths; of point clouds with --network.")
+]
 OnOption = Annotated[str, typer.Option("--on", metavar="MACHINE", help="A bundled machine, or the path of a .toml.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a field of the machine's config.")
@@ -51,14 +66,39 @@ ActDensityOption = Annotated[
     float | None, typer.Option(help="Nonzero share of drawn inputs, for files without activations.")
 ]
 SamplesOption = Annotated[
-    int | None, typer.Option(metavar="N", help="How many inputs to draw, for files without activations.")
+    int | None,
+    typer.Option(
+        metavar="N", help="How many inputs to draw, for files without activations; points to take, with --network."
+    ),
 ]
 DrawSeedOption = Annotated[
-    int | None, typer.Option("--seed", metavar="N", help="Seed of drawn inputs, for files without activations.")
+    int | None,
+    typer.Option(
+        "--seed",
+        metavar="N",
+        help="Seed of drawn inputs, for files without activations; of all that is drawn, with --network.",
+    ),
 ]
 SeedOption = Annotated[int, typer.Option(metavar="N", help="Seed of all that is drawn.")]
+CloudOutOption = Annotated[Path, typer.Option(help="The point cloud to write: .npy, .npz, .bin or .ply.")]
 InputSizeOption = Annotated[
     str | None, typer.Option(metavar="HxW", help="Size of drawn inputs of convolutions, for files without activations.")
+]
+NetworkOption = Annotated[
+    str | None,
+    typer.Option("--network", metavar="NAME", help="Send a point cloud through this network, to simulate that."),
+]
+VoxelSizeOption = Annotated[
+    float | None, typer.Option(metavar="SIDE", help="With --network: side of a voxel, 0.05 unless said.")
+]
+SparsityOption = Annotated[
+    float | None, typer.Option(metavar="SHARE", help="With --network: share of its weights to prune, by magnitude.")
+]
+ChannelSparsityOption = Annotated[
+    float | None, typer.Option(metavar="SHARE", help="With --network: share of its channels to take out, by norm.")
+]
+WeightsOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="With --network: its weights; drawn from --seed without.")
 ]
 
 
@@ -95,18 +135,26 @@ def simulate_command(
     samples: SamplesOption = None,
     seed: DrawSeedOption = None,
     input_size: InputSizeOption = None,
+    network: NetworkOption = None,
+    voxel_size: VoxelSizeOption = None,
+    sparsity: SparsityOption = None,
+    channel_sparsity: ChannelSparsityOption = None,
+    weights: WeightsOption = None,
 ) -> None:
     """Simulate a trace on a machine: cycles, energy and the reasons for them."""
     from .reports.tables import csv_text, layer_rows, result_table
     from .simulator import simulate
     from .simulator.timeline import Timeline
 
-    _check_outputs(json, csv)
-    _check_outputs(timeline, suffixes=(".json",))
+    check_outputs(json, csv)
+    check_outputs(timeline, suffixes=(".json",))
     machine = _machine(on, set_)
-    loaded = _trace(trace, act_density, samples, seed, input_size)
+    read = trace_reader(
+        act_density, samples, seed, input_size, network, voxel_size, sparsity, channel_sparsity, weights
+    )
+    loaded = read(trace)
     recorded = None if timeline is None else Timeline()
-    with _progress(f"{loaded.name} on {machine.name}") as step:
+    with progress_bar(f"{loaded.name} on {machine.name}") as step:
         result = simulate(
             machine, loaded, engine=engine, layers=layer, timeline=recorded, progress=lambda name: step(0, 0, name)
         )
@@ -114,11 +162,11 @@ def simulate_command(
         from .reports.perfetto import perfetto_json
 
         name = f"{loaded.name} on {machine.name}"
-        _write(timeline, perfetto_json(recorded, clock_hz=machine.config.clock_hz, name=name))
+        write(timeline, perfetto_json(recorded, clock_hz=machine.config.clock_hz, name=name))
     if csv is not None:
-        _write(csv, csv_text(layer_rows(result)).encode())
-    _finish(json, result.to_json, result_table(result))
-    _warn(result.warnings)
+        write(csv, csv_text(layer_rows(result)).encode())
+    finish(json, result.to_json, result_table(result))
+    warn(result.warnings)
 
 
 @app.command()
@@ -134,6 +182,11 @@ def compare(
     samples: SamplesOption = None,
     seed: DrawSeedOption = None,
     input_size: InputSizeOption = None,
+    network: NetworkOption = None,
+    voxel_size: VoxelSizeOption = None,
+    sparsity: SparsityOption = None,
+    channel_sparsity: ChannelSparsityOption = None,
+    weights: WeightsOption = None,
 ) -> None:
     """Compare traces and machines side by side: speed, energy, balance and accuracy; the first row is 1."""
     import msgspec
@@ -141,25 +194,28 @@ def compare(
     from .reports.tables import compare_rows, compare_table, csv_text
     from .simulator import simulate
 
-    _check_outputs(json, csv)
-    _check_outputs(plot, suffixes=PLOT_SUFFIXES)
+    check_outputs(json, csv)
+    check_outputs(plot, suffixes=PLOT_SUFFIXES)
     machines = [_machine(name, set_) for name in on or ["eie-64pe"]]
-    loaded = [_trace(trace, act_density, samples, seed, input_size) for trace in traces]
-    with _progress("compare") as step:
+    read = trace_reader(
+        act_density, samples, seed, input_size, network, voxel_size, sparsity, channel_sparsity, weights
+    )
+    loaded = [read(trace) for trace in traces]
+    with progress_bar("compare") as step:
         pairs = [(machine, trace) for machine in machines for trace in loaded]
         results = []
         for done, (machine, trace) in enumerate(pairs):
             step(done, len(pairs), f"{trace.name} on {machine.name}")
             results.append(simulate(machine, trace, layers=layer))
     if csv is not None:
-        _write(csv, csv_text(compare_rows(results)).encode())
+        write(csv, csv_text(compare_rows(results)).encode())
     if plot is not None:
         from .reports.plots import plot_causes
 
         plot_causes(results, plot)
-    _finish(json, lambda: msgspec.json.format(msgspec.json.encode(results), indent=1).decode() + "\n",
+    finish(json, lambda: msgspec.json.format(msgspec.json.encode(results), indent=1).decode() + "\n",
             compare_table(results))  # fmt: skip
-    _warn([f"{r.trace.name} on {r.machine.name}: {w}" for r in results for w in r.warnings])
+    warn([f"{r.trace.name} on {r.machine.name}: {w}" for r in results for w in r.warnings])
 
 
 @app.command()
@@ -179,6 +235,11 @@ def sweep(
     samples: SamplesOption = None,
     seed: DrawSeedOption = None,
     input_size: InputSizeOption = None,
+    network: NetworkOption = None,
+    voxel_size: VoxelSizeOption = None,
+    sparsity: SparsityOption = None,
+    channel_sparsity: ChannelSparsityOption = None,
+    weights: WeightsOption = None,
 ) -> None:
     """Sweep a machine's parameters over a grid: cycles, speed-up, balance, padding and energy at each point."""
     import msgspec
@@ -189,34 +250,37 @@ def sweep(
     from .simulator.sweep import Case, grid_points
     from .simulator.sweep import sweep as run_sweep
 
-    _check_outputs(json, csv, store)
-    _check_outputs(plot, suffixes=PLOT_SUFFIXES)
+    check_outputs(json, csv, store)
+    check_outputs(plot, suffixes=PLOT_SUFFIXES)
     machine = _machine(on, set_)
-    values = _settings(grid, _parse_grid)
+    values = settings(grid, parse_grid)
     points = [(point, vary(machine, **point)) for point in grid_points(values)]
+    read = trace_reader(
+        act_density, samples, seed, input_size, network, voxel_size, sparsity, channel_sparsity, weights
+    )
     cases = [
         Case(trace, varied, point, engine, layer)
-        for trace in [_trace(name, act_density, samples, seed, input_size) for name in traces]
+        for trace in [read(name) for name in traces]
         for point, varied in points
     ]
     try:
-        with Store(store) as kept, _progress("sweep") as step:
+        with Store(store) as kept, progress_bar("sweep") as step:
             outcomes = run_sweep(cases, store=kept, workers=workers, progress=lambda done, all_: step(done, all_, ""))
     except KeyboardInterrupt:
         if store is not None:
-            _warn([f"the cases that were finished are kept in {store}; the same command goes on from there"])
+            warn([f"the cases that were finished are kept in {store}; the same command goes on from there"])
         raise
     rows = sweep_rows(outcomes)
     if csv is not None:
-        _write(csv, csv_text(rows).encode())
+        write(csv, csv_text(rows).encode())
     if plot is not None:
         from .reports.plots import plot_sweep
 
         plot_sweep(outcomes, next(iter(values)), plot)
-    _finish(json, lambda: msgspec.json.format(msgspec.json.encode(rows), indent=1).decode() + "\n",
+    finish(json, lambda: msgspec.json.format(msgspec.json.encode(rows), indent=1).decode() + "\n",
             sweep_table(outcomes))  # fmt: skip
     failed = [outcome for outcome in outcomes if outcome.error is not None]
-    _warn([f"{outcome.case.settings}: {outcome.error}" for outcome in failed])
+    warn([f"{outcome.case.settings}: {outcome.error}" for outcome in failed])
     if failed:
         raise typer.Exit(1)
 
@@ -228,7 +292,7 @@ def list_command(
     """List what is bundled: machines, traces, networks and recipes."""
     from .reports.catalogue import catalogue
 
-    _print(catalogue(what))
+    show(catalogue(what))
 
 
 @app.command()
@@ -241,49 +305,53 @@ def check(
     samples: SamplesOption = None,
     seed: DrawSeedOption = None,
     input_size: InputSizeOption = None,
+    network: NetworkOption = None,
+    voxel_size: VoxelSizeOption = None,
+    sparsity: SparsityOption = None,
+    channel_sparsity: ChannelSparsityOption = None,
+    weights: WeightsOption = None,
 ) -> None:
     """Check the engines against each other and their numbers against numpy, on a trace of yours."""
     from .reports.verdicts import engines_table
     from .simulator.check import check as run_check
 
     machine = _machine(on, set_)
-    loaded = _trace(trace, act_density, samples, seed, input_size)
-    with _progress("check") as step:
+    features = network is not None
+    read = trace_reader(
+        act_density, samples, seed, input_size, network, voxel_size, sparsity, channel_sparsity, weights, features
+    )
+    loaded = read(trace)
+    with progress_bar("check") as step:
         found = run_check(machine, loaded, layers=layer, progress=lambda name: step(0, 0, name))
-    _print(engines_table(found))
+    show(engines_table(found))
     if not all(layer.passed for layer in found):
         raise typer.Exit(1)
 
 
 @app.command()
 def validate(
-    what: Annotated[str, typer.Argument(metavar="[eie|tensor-core]", help="Which accelerator.")] = "eie",
+    what: Annotated[str, typer.Argument(metavar="[eie|tensor-core|pointacc]", help="Which accelerator.")] = "eie",
     dump: Annotated[Path | None, typer.Argument(help="The EIE authors' data folder, for the real layer.")] = None,
     json: JsonOption = None,
-    plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Draw plots here (tensor-core).")] = None,
+    plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Draw plots here (tensor-core, pointacc).")] = None,
 ) -> None:
     """Set published figures beside simulated ones, with error and source; status 1 where one is out of tolerance."""
     import msgspec
 
-    from .reports.validate import failed, validations
+    from .reports.validate import drawings, failed, validations
     from .reports.verdicts import checks_table
-    from .workloads import InputError
 
-    _check_outputs(json)
+    check_outputs(json)
     run = validations(what)
-    if plots is not None and what != "tensor-core":
-        raise InputError(f"--plots must come with tensor-core, whose plots it draws, not with {what}; leave it out")
+    draw_all = None if plots is None else drawings(what)
     if plots is not None:
-        _make_folder(plots)
-    with _progress(f"validate {what}"):
+        make_folder(plots)
+    with progress_bar(f"validate {what}"):
         checks = run(dump)
-        if plots is not None:
-            from .reports.tensorcore_plots import draw_all
-
-            drawn = draw_all(plots)
-    _finish(json, lambda: msgspec.json.format(msgspec.json.encode(checks), indent=1).decode() + "\n",
+        drawn = [] if plots is None or draw_all is None else draw_all(plots)
+    finish(json, lambda: msgspec.json.format(msgspec.json.encode(checks), indent=1).decode() + "\n",
             checks_table(checks))  # fmt: skip
-    if plots is not None and json != "-":
+    if json != "-":
         for path in drawn:
             typer.echo(str(path))
     if failed(checks):
@@ -302,15 +370,15 @@ def synth_eie(
     from .workloads.synth import EIE_LAYERS, eie_layer
 
     if layer != "all":
-        _check_outputs(out)
+        check_outputs(out)
     names = [known.name for known in EIE_LAYERS] if layer == "all" else [layer]
-    with _progress("synth") as step:
+    with progress_bar("synth") as step:
         for done, name in enumerate(names):
             step(done, len(names), name)
             trace = eie_layer(name, row_sigma=row_sigma, seed=seed)
             path = out / f"{trace.name}.safetensors" if layer == "all" else out
             if layer == "all":
-                _make_folder(out)
+                make_folder(out)
             save_trace(trace, path)
             typer.echo(f"{path}: {trace.name}, {trace.layers[0].shape}, {1 - trace.sparsity:.1%} of weights kept")
 
@@ -331,7 +399,7 @@ def synth_random(
     from .workloads import save_trace
     from .workloads.synth import random_layer
 
-    _check_outputs(out)
+    check_outputs(out)
     trace = random_layer(
         rows, cols, density, act_density, row_sigma=row_sigma, seed=seed, samples=samples, bias=bias, name=out.stem
     )
@@ -353,11 +421,59 @@ def synth_gemm(
     from .workloads import save_trace
     from .workloads.synth import gemm_layer
 
-    _check_outputs(out)
-    with _progress("synth"):
+    check_outputs(out)
+    with progress_bar("synth"):
         trace = gemm_layer(rows, reduction, columns, pattern, act_density=act_density, seed=seed, name=out.stem)
         save_trace(trace, out)
     typer.echo(f"{out}: {trace.name}, {trace.layers[0].shape} x {columns}, {1 - trace.sparsity:.1%} of weights kept")
+
+
+@synth.command("lidar")
+def synth_lidar(out: CloudOutOption, seed: SeedOption = 0) -> None:
+    """Make a scan of a street by a spinning LiDAR of 64 beams, with remission, as sparse as a real one."""
+    from .workloads.points import lidar
+
+    _write_cloud(lambda: lidar(seed), out, voxel_size=0.05)
+
+
+@synth.command("room")
+def synth_room(out: CloudOutOption, seed: SeedOption = 0) -> None:
+    """Make a furnished room, its surfaces scanned densely."""
+    from .workloads.points import room
+
+    _write_cloud(lambda: room(seed), out, voxel_size=0.05)
+
+
+@synth.command("cad")
+def synth_cad(
+    out: CloudOutOption,
+    shape: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which object; the seed chooses one without.")
+    ] = None,
+    points: Annotated[int, typer.Option(metavar="N", help="How many points of its surface.")] = 1024,
+    seed: SeedOption = 0,
+) -> None:
+    """Make one object, a solid or a piece of furniture, in the unit sphere."""
+    from .workloads.points import cad
+
+    _write_cloud(lambda: cad(seed, shape, points=points), out)
+
+
+def _write_cloud(make: Callable[[], Cloud], out: Path, voxel_size: float | None = None) -> None:
+    """Write the cloud and say what it is like; with ``voxel_size``, to a sparse network."""
+    from .workloads.points import write_cloud
+    from .workloads.points.files import WRITTEN_SUFFIXES
+    from .workloads.points.statistics import statistics
+
+    check_outputs(out, suffixes=WRITTEN_SUFFIXES)
+    with progress_bar("synth"):
+        cloud = make()
+        write_cloud(cloud, out)
+    text = f"{out}: {cloud.name}, {len(cloud.points):,} points"
+    if voxel_size is not None:
+        found = statistics(cloud.points, voxel_size, (1,))
+        text += f", {found.voxels[0]:,} voxels of {voxel_size:g} m with {found.neighbours[0]:.2f} neighbours of 27"
+    typer.echo(text)
 
 
 @app.command()
@@ -378,13 +494,13 @@ def train(
     from .workloads.training import train as run_train
     from .workloads.training.recipe import override
 
-    loaded = load_recipe(recipe, **_settings(set_, _parse_set))
+    loaded = load_recipe(recipe, **settings(set_, parse_set))
     recipes = [loaded]
     if seeds > 1:
         numbers = range(loaded.seed, loaded.seed + seeds)
         recipes = [override(loaded, seed=seed, name=f"{loaded.name}-seed{seed}") for seed in numbers]
     runs = []
-    with _progress(loaded.name) as step:
+    with progress_bar(loaded.name) as step:
         for each in recipes:
             seed = f"seed {each.seed}" if seeds > 1 else ""
 
@@ -392,7 +508,7 @@ def train(
                 step(done, all_, seed)
 
             runs.append(run_train(each, out=out, progress=progress))
-    _print(history_table(runs[0]) if seeds == 1 else seeds_table(loaded.name, runs))
+    show(history_table(runs[0]) if seeds == 1 else seeds_table(loaded.name, runs))
     for run in runs:
         for path in run.files.values():
             typer.echo(str(path))
@@ -414,33 +530,49 @@ def diagnose(
 
     if suffix not in PLOT_SUFFIXES:
         raise InputError(f"--suffix must be one of {', '.join(PLOT_SUFFIXES)}, not {suffix!r}")
-    _make_folder(out)
-    with _progress(f"diagnose {checkpoint.name}") as step:
+    make_folder(out)
+    with progress_bar(f"diagnose {checkpoint.name}") as step:
         found = diagnosis_of(checkpoint, samples=samples, pe_count=pe_count, progress=lambda what: step(0, 0, what))
     for table in diagnosis_tables(found):
-        _print(table)
+        show(table)
     for path in write_diagnosis(found, out, suffix=suffix):
         typer.echo(str(path))
 
 
 @app.command()
 def export(
-    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A training run's, or a file of weights.")],
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT", help="A training run's, or a file of weights; a point cloud with --network."
+        ),
+    ],
     out: Annotated[Path, typer.Option(metavar="FILE.safetensors", help="The trace to write.")],
     act_density: ActDensityOption = None,
     samples: SamplesOption = None,
     seed: DrawSeedOption = None,
     input_size: InputSizeOption = None,
+    network: NetworkOption = None,
+    voxel_size: VoxelSizeOption = None,
+    sparsity: SparsityOption = None,
+    channel_sparsity: ChannelSparsityOption = None,
+    weights: WeightsOption = None,
+    features: Annotated[
+        bool, typer.Option("--features", help="With --network: every layer's inputs too, not only its geometry.")
+    ] = False,
 ) -> None:
-    """Export a trace from a training run's checkpoint, or from masked weights of yours."""
+    """Export a trace from a training run's checkpoint, from masked weights of yours, or of a network on a cloud."""
     from .workloads import save_trace
     from .workloads.training import export_checkpoint, is_checkpoint
 
-    _check_outputs(out)
-    if is_checkpoint(checkpoint):
+    check_outputs(out)
+    if network is None and is_checkpoint(checkpoint):
         trace = export_checkpoint(checkpoint)
     else:
-        trace = _trace(checkpoint, act_density, samples, seed, input_size)
+        read = trace_reader(
+            act_density, samples, seed, input_size, network, voxel_size, sparsity, channel_sparsity, weights, features
+        )
+        trace = read(checkpoint)
     save_trace(trace, out)
     typer.echo(f"{out}: {trace.name}, {len(trace.layers)} layers, {trace.sparsity:.1%} sparse")
 
@@ -454,161 +586,15 @@ def demo(
     """Tell the whole story on bundled data: simulate, compare, sweep, check; tables and plots written and named."""
     from .reports.demo import run_demo
 
-    _make_folder(out)
+    make_folder(out)
     for part in run_demo(out):
-        _print(part)
+        show(part)
 
 
-def _machine(name: str, settings: list[str] | None) -> Machine:
+def _machine(name: str, set_: list[str] | None) -> Machine:
     from .models import load_machine
 
-    return load_machine(name, **_settings(settings, _parse_set))
-
-
-def _trace(
-    name: str,
-    act_density: float | None = None,
-    samples: int | None = None,
-    seed: int | None = None,
-    input_size: str | None = None,
-) -> Trace:
-    """Return the trace of that name; only what was asked for is passed on, so that asking in vain is an error."""
-    from .workloads import InputError, load_trace
-
-    if not name:
-        raise InputError("a trace needs a name, not ''; gossamer list traces names the bundled ones")
-    size = None
-    if input_size is not None:
-        sides = input_size.lower().split("x")
-        if len(sides) != 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
-            raise InputError(f"--input-size must be HEIGHTxWIDTH, as in 32x32, not {input_size!r}")
-        size = (int(sides[0]), int(sides[1]))
-    asked: dict[str, Any] = {"act_density": act_density, "samples": samples, "seed": seed, "input_size": size}
-    return load_trace(name, **{key: value for key, value in asked.items() if value is not None})
-
-
-def _parse_set(text: str) -> tuple[str, Any]:
-    """Return the key and value of KEY=VALUE; the value is read as in TOML, else as a bare word."""
-    from .workloads import InputError
-
-    key, equals, value = text.partition("=")
-    if not equals or not key or not value:
-        raise InputError(f"a setting must be KEY=VALUE, not {text!r}; as in queue_depth=16")
-    return key.strip(), _value(value.strip())
-
-
-def _parse_grid(text: str) -> tuple[str, list[Any]]:
-    from .workloads import InputError
-
-    key, equals, values = text.partition("=")
-    if not equals or not key or not all(value.strip() for value in values.split(",")):
-        raise InputError(f"a grid must be KEY=VALUE,VALUE,..., not {text!r}; as in pe_count=1,2,4")
-    return key.strip(), [_value(value.strip()) for value in values.split(",")]
-
-
-def _settings(texts: list[str] | None, parse: Callable[[str], tuple[str, Any]]) -> dict[str, Any]:
-    """Return settings by key; one that is given twice is an error, for one of the two would be dropped."""
-    from .workloads import InputError
-
-    settings: dict[str, Any] = {}
-    for key, value in map(parse, texts or []):
-        if key in settings:
-            raise InputError(f"{key}: a key must be given once, and is given twice; write its values together")
-        settings[key] = value
-    return settings
-
-
-def _value(text: str) -> Any:
-    import tomllib
-
-    try:
-        parsed = tomllib.loads(f"value = {text}")
-    except (tomllib.TOMLDecodeError, RecursionError):
-        return text
-    # What has more in it than a value (a second line, a comment) is no value but the text itself.
-    return text if "\n" in text or ("#" in text and not isinstance(parsed["value"], str)) else parsed["value"]
-
-
-def _check_outputs(*paths: Path | str | None, suffixes: tuple[str, ...] = ()) -> None:
-    """Find out before the work, not after it, that a result could not be written. Raises InputError."""
-    import os
-
-    from .workloads import InputError
-
-    given = [str(path) for path in paths if path is not None]
-    for path in given:
-        if path == "-":
-            continue
-        place = Path(path)
-        if not path or given.count(path) > 1:
-            rule = "an output needs a name" if not path else "two outputs must not have one name"
-            raise InputError(f"{path or repr(path)}: {rule}; choose another")
-        folder = place.parent
-        if suffixes and place.suffix.lower() not in suffixes:
-            raise InputError(f"{path}: the name of this output must end in {', '.join(suffixes)}, not {place.suffix!r}")
-        if place.is_dir():
-            raise InputError(f"{path}: an output must be a file, and this is a folder; give a name in it")
-        if not folder.is_dir():
-            raise InputError(f"{path}: an output needs a folder to lie in, and {folder} is none; make it first")
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise InputError(f"{path}: an output must be writable, and {folder} is not; choose another folder")
-
-
-def _write(path: Path, data: bytes) -> None:
-    from .workloads.files.container import write_beside
-
-    write_beside(path, data)
-
-
-def _make_folder(path: Path) -> None:
-    from .workloads import InputError
-
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{path}: a folder must be writable, and: {error.strerror}; choose another") from None
-
-
-def _finish(json: str | None, text: Callable[[], str], table: RenderableType) -> None:
-    """Print the table, and write the JSON; where that goes to standard output it goes there alone."""
-    if json == "-":
-        sys.stdout.write(text())
-        return
-    if json is not None:
-        _write(Path(json), text().encode())
-    _print(table)
-
-
-def _print(table: RenderableType) -> None:
-    from rich.console import Console
-
-    if sys.stdout is None:  # closed by whoever started us
-        return
-    # A pipe has no width of its own; a table squeezed to 80 columns would lose figures.
-    width = None if sys.stdout.isatty() else 120
-    Console(highlight=False, soft_wrap=False, width=width).print(table)
-
-
-def _warn(warnings: list[str]) -> None:
-    for warning in warnings:
-        print(f"gossamer: warning: {warning}", file=sys.stderr)
-
-
-@contextmanager
-def _progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
-    """Give a function (done, all, what) that shows progress on standard error, if that is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda done, all_, what: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, all_, what: bar.update(
-            task, completed=done, total=all_ or None, description=f"{title} {what}".strip()
-        )
+    return load_machine(name, **settings(set_, parse_set))
 
 
 def main(arguments: list[str] | None = None) -> int:

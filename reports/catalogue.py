@@ -10,6 +10,7 @@ from ..models import list_energy_tables, list_machines
 from ..workloads.errors import InputError
 from ..workloads.load import bundled_traces, load_trace
 from ..workloads.networks import NETWORKS
+from ..workloads.points.network import POINT_NETWORKS
 from ..workloads.training import Recipe, load_recipe, recipe_names
 
 KINDS = ("machines", "traces", "networks", "recipes")
@@ -57,7 +58,10 @@ def _networks() -> RenderableType:
     table = _table("Networks", "name", "description")
     for name, network in NETWORKS.items():
         table.add_row(name, (network.__doc__ or "").partition("\n")[0].removeprefix("Return the "))
-    return Group(table, Text())
+    clouds = _table("Networks for point clouds (--network)", "name", "description")
+    for name, of_points in POINT_NETWORKS.items():
+        clouds.add_row(name, of_points.description)
+    return Group(table, Text(), clouds, Text())
 
 
 def _recipes() -> RenderableType:

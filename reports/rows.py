@@ -99,6 +99,47 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "hbm_read_bytes": ("bytes", "weights and inputs, each once"),
     "hbm_write_bytes": ("bytes", "outputs, each once"),
     "quanta": ("quanta", "blocks of multipliers that dstc issued; some of a block may idle"),
+    # counts of PointAcc; dram_*_bytes are parts of what is read and written
+    "cache_lookups": ("rows", "rows, of the channels that enter the array together, looked up in the feature cache"),
+    "cache_misses": ("blocks", "blocks of rows fetched from DRAM, for rows that are not in the cache"),
+    "cache_compulsory_misses": ("blocks", "of these, those of any order and any cache: one a block in use"),
+    **{
+        f"{memory}_sram_{act}_bytes": ("bytes", f"{what} {acted} the {where}")
+        for memory, what, where in (
+            ("feature", "features", "feature cache"), ("weight", "weights", "weight buffer"),
+            ("sum", "partial sums", "output buffer, once an addition"),
+        )
+        for act, acted in (("read", "read from"), ("write", "written to"))
+    },
+    "dram_read_bytes": ("bytes", "read from DRAM"),
+    "dram_write_bytes": ("bytes", "written to DRAM"),
+    "dram_coordinate_bytes": ("bytes", "of these, keys and points, for the mapping unit"),
+    "dram_feature_bytes": ("bytes", "of these, features of inputs, fetched or gathered"),
+    "dram_gather_bytes": ("bytes", "of these, gathered features, written and read back (gather-scatter)"),
+    "dram_weight_bytes": ("bytes", "of these, weights and biases"),
+    "dram_map_bytes": ("bytes", "of these, map entries and indices, when they are made and when they are used"),
+    "dram_sum_bytes": ("bytes", "of these, partial sums that do not stay on chip, to DRAM and back"),
+    "dram_output_bytes": ("bytes", "of these, features of outputs"),
+    "merger_steps": ("cycles", "in which the mapping unit's merger took keys, or emptied its feedback"),
+    "sorter_blocks": ("blocks", "blocks of keys that went through its sorter"),
+    "sorter_comparisons": ("comparisons", "of two keys or padding in the sorter"),
+    "merger_comparisons": ("comparisons", "of two keys or padding in the merger"),
+    "detector_comparisons": ("comparisons", "of neighbouring keys, which a map has where they are equal"),
+    "key_reads": ("keys", "read from the mapping unit's buffer"),
+    "key_writes": ("keys", "written to it"),
+    "key_operations": ("keys", "shifted, floored or made of a point's coordinates"),
+    "point_reads": ("points", "whose coordinates CalculateDistance read"),
+    "distance_macs": ("MACs", "squares added up to distances"),
+    "distance_reads": ("distances", "read back by farthest point sampling"),
+    "distance_writes": ("distances", "stored by it"),
+    "distance_comparisons": ("comparisons", "of distances with one another and with a radius"),
+    "matches": ("matches", "equal keys that were found"),
+    "map_writes": ("entries", "of the resulting maps: pairs of input and output, or neighbours"),
+    "rounds": ("rounds", "of a hash table, in each of which a key goes to a bank at most"),
+    "keys_hashed": ("keys", "put into the hash table or looked up in it"),
+    "slot_reads": ("slots", "of the hash table that were looked at"),
+    "slot_writes": ("slots", "of it that took a key"),
+    "slots": ("slots", "of it in all"),
     # where the cycles went; PE causes are sums over the PEs
     "pe_busy": ("PE cycles", "multiply-accumulates"),
     "pe_padding": ("PE cycles", "entries that only bridge runs of zeros"),
@@ -141,6 +182,13 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "core_multiply": ("core cycles", "issuing quanta"),
     "core_idle": ("core cycles", "no tile left, others not done"),
     "core_hbm": ("core cycles", "all tiles done, HBM still moving operands and outputs"),
+    "matrix_busy": ("cycles", "of PointAcc's array, a row entering"),
+    "matrix_fill": ("cycles", "its weights and first rows on their way in, and its last sums out (array_fill)"),
+    "matrix_idle": ("cycles", "its others, in which mapping or memory take longer"),
+    "mapping_busy": ("cycles", "PointAcc's mapping unit at work"),
+    "mapping_idle": ("cycles", "the mapping unit idle"),
+    "memory_busy": ("cycles", "PointAcc's DRAM moving"),
+    "memory_idle": ("cycles", "DRAM idle"),
 }  # fmt: skip
 # Columns named after parts, memories and storage, which energy tables and machines are free to name.
 SUFFIXES = {

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from ..workloads.errors import InputError
-from . import tensorcore_figures
+from . import pointacc_figures, tensorcore_figures
 from .eie_figures import (
-    Figures,
     dump_figures,
     ese_figures,
     layer_figures,
@@ -87,15 +86,54 @@ def validate_tensor_core(dump: str | Path | None = None) -> list[Check]:
     ]
 
 
+def validate_pointacc(dump: str | Path | None = None) -> list[Check]:
+    """Return the checks of point clouds: PointAcc's closed forms and networks, TorchSparse's grouping, generated scans.
+
+    Raises InputError for a ``dump``: all that was published is bundled, and scans are generated.
+    """
+    if dump is not None:
+        raise InputError(f"{dump}: pointacc needs no data of its own; leave the path out")
+    paper = read_paper("pointacc")
+    slack = paper["slack"]
+    scans = pointacc_figures.scans()
+    gpu = pointacc_figures.gpu_figures(scans)
+    return [
+        *_checks(paper["forms"], pointacc_figures.form_figures(scans[0]), slack),
+        *_checks(paper["grouping"], pointacc_figures.grouping_figures(), slack),
+        *_checks(paper["network"], pointacc_figures.network_figures(scans), slack),
+        *_checks(paper["cache"], pointacc_figures.cache_figures(scans[0]), slack),
+        *_checks(paper["hash"], pointacc_figures.hash_figures(scans), slack),
+        *_checks(paper["scenes"], pointacc_figures.scene_figures(scans), slack),
+        *_checks(paper["gpu"], gpu, slack),
+        *_checks(paper["claims"], gpu | pointacc_figures.fusion_figures(), slack),
+    ]
+
+
 def validations(what: str) -> Callable[[Path | None], list[Check]]:
     """Return the function that validates the accelerator ``what``, given the path of data that cannot be bundled."""
     known: dict[str, Callable[[Path | None], list[Check]]] = {
         "eie": validate_eie,
         "tensor-core": validate_tensor_core,
+        "pointacc": validate_pointacc,
     }
     if what not in known:
         raise InputError(f"unknown accelerator {what!r} to validate; known: {', '.join(known)}")
     return known[what]
+
+
+def drawings(what: str) -> Callable[[Path], list[Path]]:
+    """Return the function that draws the plots of ``what`` into a folder. Raises InputError where there are none."""
+    if what == "tensor-core":
+        from .tensorcore_plots import draw_all as draw_tensor_core
+
+        return draw_tensor_core
+    if what == "pointacc":
+        from .pointacc_plots import draw_all as draw_pointacc
+
+        return draw_pointacc
+    raise InputError(
+        f"--plots must come with tensor-core or pointacc, whose plots it draws, not with {what}; leave it out"
+    )
 
 
 def judge(entry: dict[str, Any], value: float | None, slack: float, *, group: str = "", note: str = "") -> Check:
@@ -145,7 +183,9 @@ def judge(entry: dict[str, Any], value: float | None, slack: float, *, group: st
     )
 
 
-def _checks(section: dict[str, Any], figures: Figures | None, slack: float) -> Iterator[Check]:
+def _checks(
+    section: dict[str, Any], figures: Mapping[str, tuple[float | None, str]] | None, slack: float
+) -> Iterator[Check]:
     about = section.get("note", "")
     for entry in section["check"]:
         value, note = (None, section["absent"]) if figures is None else figures[entry["key"]]

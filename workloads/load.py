@@ -65,6 +65,12 @@ def load_trace(
 
 
 def _unknown(path: Path) -> str:
+    from .points.files import CLOUD_SUFFIXES
+    from .points.network import POINT_NETWORKS
+
+    if path.suffix.lower() in CLOUD_SUFFIXES:
+        known = ", ".join(POINT_NETWORKS)
+        return f"{path}: a point cloud must go through a network to be a trace; give --network, one of {known}"
     if path.exists():
         return f"{path}: the name of a workload file must end in {', '.join(SUFFIXES)}, not {path.suffix!r}; convert it"
     known = ", ".join(bundled_traces()) or "none"

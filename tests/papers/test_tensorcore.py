@@ -97,6 +97,7 @@ def test_data_that_is_not_needed_is_refused(tmp_path):
 def test_plots_of_another_accelerator_are_refused(tmp_path, capsys):
     assert main(["validate", "eie", "--plots", str(tmp_path / "plots")]) == 2
     assert capsys.readouterr().err == (
-        "gossamer: error: --plots must come with tensor-core, whose plots it draws, not with eie; leave it out\n"
+        "gossamer: error: --plots must come with tensor-core or pointacc, whose plots it draws, not with eie; "
+        "leave it out\n"
     )
     assert not (tmp_path / "plots").exists()

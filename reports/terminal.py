@@ -1,0 +1,202 @@
+"""What all commands do at the terminal: read settings, see whether outputs can be written, write and print them.
+
+Everything is imported where it is needed, so that help comes at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from ..workloads.trace import Trace
+
+
+def trace_reader(
+    act_density: float | None,
+    samples: int | None,
+    seed: int | None,
+    input_size: str | None,
+    network: str | None,
+    voxel_size: float | None,
+    sparsity: float | None,
+    channel_sparsity: float | None,
+    weights: Path | None,
+    features: bool = False,
+) -> Callable[[str], Trace]:
+    """Return what loads a trace by name, or sends the cloud of that name through ``network``, as the options say.
+
+    Only what was asked for is passed on, so that asking in vain is an error. ``features``: with a network, every
+    layer's inputs too. Raises InputError.
+    """
+    from ..workloads import InputError, load_trace
+
+    both: dict[str, Any] = {"samples": samples, "seed": seed}
+    of_files: dict[str, Any] = {"act_density": act_density, "input_size": _size(input_size)}
+    of_networks: dict[str, Any] = {
+        "voxel_size": voxel_size, "sparsity": sparsity, "channel_sparsity": channel_sparsity, "weights": weights,
+        "features": features or None,
+    }  # fmt: skip
+    mine, other = (of_files, of_networks) if network is None else (of_networks, of_files)
+    vain = [f"--{key.replace('_', '-')}" for key, value in other.items() if value is not None]
+    if vain and network is None:
+        raise InputError(f"{vain[0]} must come with --network, and there is none; leave it out")
+    if vain:
+        raise InputError(f"{vain[0]} is for files without activations, not with --network; leave it out")
+    asked = {key: value for key, value in (both | mine).items() if value is not None}
+
+    def read(name: str) -> Trace:
+        if not name:
+            raise InputError("a trace needs a name, not ''; gossamer list traces names the bundled ones")
+        if network is None:
+            return load_trace(name, **asked)
+        from ..workloads.points.network import build_from_file
+
+        return build_from_file(name, network, **asked)
+
+    return read
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    from ..workloads import InputError
+
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        raise InputError(f"--input-size must be HEIGHTxWIDTH, as in 32x32, not {text!r}")
+    return int(sides[0]), int(sides[1])
+
+
+def parse_set(text: str) -> tuple[str, Any]:
+    """Return the key and value of KEY=VALUE; the value is read as in TOML, else as a bare word."""
+    from ..workloads import InputError
+
+    key, equals, value = text.partition("=")
+    if not equals or not key or not value:
+        raise InputError(f"a setting must be KEY=VALUE, not {text!r}; as in queue_depth=16")
+    return key.strip(), _value(value.strip())
+
+
+def parse_grid(text: str) -> tuple[str, list[Any]]:
+    """Return the key and values of KEY=VALUE,VALUE,..., each read as `parse_set` reads it."""
+    from ..workloads import InputError
+
+    key, equals, values = text.partition("=")
+    if not equals or not key or not all(value.strip() for value in values.split(",")):
+        raise InputError(f"a grid must be KEY=VALUE,VALUE,..., not {text!r}; as in pe_count=1,2,4")
+    return key.strip(), [_value(value.strip()) for value in values.split(",")]
+
+
+def settings(texts: list[str] | None, parse: Callable[[str], tuple[str, Any]]) -> dict[str, Any]:
+    """Return settings by key; one that is given twice is an error, for one of the two would be dropped."""
+    from ..workloads import InputError
+
+    given: dict[str, Any] = {}
+    for key, value in map(parse, texts or []):
+        if key in given:
+            raise InputError(f"{key}: a key must be given once, and is given twice; write its values together")
+        given[key] = value
+    return given
+
+
+def _value(text: str) -> Any:
+    import tomllib
+
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return text
+    # What has more in it than a value (a second line, a comment) is no value but the text itself.
+    return text if "\n" in text or ("#" in text and not isinstance(parsed["value"], str)) else parsed["value"]
+
+
+def check_outputs(*paths: Path | str | None, suffixes: tuple[str, ...] = ()) -> None:
+    """Find out before the work, not after it, that a result could not be written. Raises InputError."""
+    import os
+
+    from ..workloads import InputError
+
+    given = [str(path) for path in paths if path is not None]
+    for path in given:
+        if path == "-":
+            continue
+        place = Path(path)
+        if not path or given.count(path) > 1:
+            rule = "an output needs a name" if not path else "two outputs must not have one name"
+            raise InputError(f"{path or repr(path)}: {rule}; choose another")
+        folder = place.parent
+        if suffixes and place.suffix.lower() not in suffixes:
+            raise InputError(f"{path}: the name of this output must end in {', '.join(suffixes)}, not {place.suffix!r}")
+        if place.is_dir():
+            raise InputError(f"{path}: an output must be a file, and this is a folder; give a name in it")
+        if not folder.is_dir():
+            raise InputError(f"{path}: an output needs a folder to lie in, and {folder} is none; make it first")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise InputError(f"{path}: an output must be writable, and {folder} is not; choose another folder")
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write ``data`` beside ``path`` and rename it. Raises InputError."""
+    from ..workloads.files.container import write_beside
+
+    write_beside(path, data)
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder at ``path`` unless it is there. Raises InputError."""
+    from ..workloads import InputError
+
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: a folder must be writable, and: {error.strerror}; choose another") from None
+
+
+def finish(json: str | None, text: Callable[[], str], table: RenderableType) -> None:
+    """Print the table, and write the JSON; where that goes to standard output it goes there alone."""
+    if json == "-":
+        sys.stdout.write(text())
+        return
+    if json is not None:
+        write(Path(json), text().encode())
+    show(table)
+
+
+def show(table: RenderableType) -> None:
+    """Print ``table`` to standard output."""
+    from rich.console import Console
+
+    if sys.stdout is None:  # closed by whoever started us
+        return
+    # A pipe has no width of its own; a table squeezed to 80 columns would lose figures.
+    width = None if sys.stdout.isatty() else 120
+    Console(highlight=False, soft_wrap=False, width=width).print(table)
+
+
+def warn(warnings: list[str]) -> None:
+    """Print each of ``warnings`` to standard error."""
+    for warning in warnings:
+        print(f"gossamer: warning: {warning}", file=sys.stderr)
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Give a function (done, all, what) that shows progress on standard error, if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done, all_, what: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, all_, what: bar.update(
+            task, completed=done, total=all_ or None, description=f"{title} {what}".strip()
+        )
