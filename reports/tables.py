@@ -29,7 +29,10 @@ __all__ = [
 
 WIDTH_FOR_NAMES = 92  # beside the names of the figures; wider headings are numbered instead
 TRAINING_FLOPS = "FLOPs of all training so far that the masks leave; 1 is a dense training over the same schedule."
-UNITS = {"pe": "PE", "sm": "SM"}  # how a kind of unit is written where it is not a plain word
+UNITS = {  # how a kind of unit is written where it is not a plain word
+    "pe": "PE", "sm": "SM", "gpu": "GPU",
+    "mapping": "mapping unit", "matrix": "matrix unit", "memory": "memory unit",
+}  # fmt: skip
 IMBALANCE = ("starved", "drained")
 LAYER_COLUMNS: tuple[tuple[str, str, Format], ...] = (
     ("cycles", "cycles", whole),

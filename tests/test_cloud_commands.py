@@ -116,6 +116,23 @@ def test_compare_and_sweep_take_clouds(capsys):
     assert "minkunet-small-cloud on pointacc" in out
 
 
+@pytest.mark.parametrize("measured", [{}, {"remission": np.ones(1200, np.float32)}])
+def test_an_archive_of_points_is_not_taken_for_weights(capsys, measured):
+    np.savez("cloud.npz", points=np.load("cloud.npy"), **measured)
+    assert refused(capsys, "simulate", "cloud.npz", "--on", "pointacc") == (
+        f"cloud.npz: a point cloud must go through a network to be a trace; give --network, one of {NAMES}"
+    )
+
+
+def test_the_summary_names_the_units(capsys):
+    _, out, _ = run(capsys, "simulate", "cloud.npy", "--network", "minkunet-small", "--on", "pointacc")
+    assert " us on 1 matrix unit, " in out
+    for unit in ("mapping", "matrix", "memory"):
+        assert f"\n{unit} unit cycles: " in out
+    _, out, _ = run(capsys, "simulate", "cloud.npy", "--network", "minkunet-small", "--on", "torchsparse-2080ti")
+    assert " us on 1 GPU, " in out
+
+
 def test_list_names_the_networks_for_clouds(capsys):
     _, out, _ = run(capsys, "list", "networks")
     for name, network in POINT_NETWORKS.items():

@@ -235,7 +235,8 @@ def rows_of(page, heading):
 
 MACHINES = [
     ("eie", "eie-64pe"), ("systolic", "systolic-16x16"), ("tensorcore", "a100-sparse"),
-    ("sparseloop_stc", "sparseloop-stc"), ("dstc", "dstc-a100"), ("pointacc", "pointacc"), ("torchsparse", "torchsparse-2080ti"),
+    ("sparseloop_stc", "sparseloop-stc"), ("dstc", "dstc-a100"), ("pointacc", "pointacc"),
+    ("torchsparse", "torchsparse-2080ti"),
 ]  # fmt: skip
 
 

@@ -11,8 +11,9 @@ from .errors import InputError
 from .files.container import read_container
 from .files.drawn import Draw
 from .files.eie_dump import load_eie_dump
-from .files.masked import trace_of_container_weights, trace_of_npz
+from .files.masked import trace_of_arrays, trace_of_container_weights
 from .files.matrix_market import load_matrix_market
+from .files.npy import read_npz
 from .files.smtx import load_smtx
 from .files.trace_file import KEY, SUFFIX, load_trace_file, trace_of_container
 from .trace import Trace
@@ -61,20 +62,30 @@ def load_trace(
             return trace_of_container_weights(container, path, draw)
         _refuse_draw(draw, path)
         return trace_of_container(container, path)
-    return {".npz": trace_of_npz, ".mtx": load_matrix_market, ".smtx": load_smtx}[suffix](path, draw)
+    if suffix == ".npz":
+        arrays = read_npz(path)
+        if set(arrays) - {"remission"} == {"points"} and arrays["points"].shape[1:] == (3,):
+            raise InputError(_is_cloud(path))  # it would pass for weights of 3 inputs
+        return trace_of_arrays(arrays, path, draw)
+    return {".mtx": load_matrix_market, ".smtx": load_smtx}[suffix](path, draw)
 
 
 def _unknown(path: Path) -> str:
     from .points.files import CLOUD_SUFFIXES
-    from .points.network import POINT_NETWORKS
 
     if path.suffix.lower() in CLOUD_SUFFIXES:
-        known = ", ".join(POINT_NETWORKS)
-        return f"{path}: a point cloud must go through a network to be a trace; give --network, one of {known}"
+        return _is_cloud(path)
     if path.exists():
         return f"{path}: the name of a workload file must end in {', '.join(SUFFIXES)}, not {path.suffix!r}; convert it"
     known = ", ".join(bundled_traces()) or "none"
     return f"unknown trace {str(path)!r}; known: {known}; or give the path of a file ({', '.join(SUFFIXES)}) or folder"
+
+
+def _is_cloud(path: Path) -> str:
+    from .points.network import POINT_NETWORKS
+
+    known = ", ".join(POINT_NETWORKS)
+    return f"{path}: a point cloud must go through a network to be a trace; give --network, one of {known}"
 
 
 def _refuse_draw(draw: Draw, source: str | Path) -> None:

@@ -17,7 +17,6 @@ from ..errors import InputError
 from ..trace import Layer, Trace
 from .container import Container, one_line
 from .drawn import Draw
-from .npy import read_npz
 from .numbers import bfloat16_to_float32, to_float32
 
 ROLES = {
@@ -32,11 +31,6 @@ ROLES = {
 OPS = {2: "linear", 4: "conv2d"}
 
 
-def trace_of_npz(path: Path, draw: Draw) -> Trace:
-    """Return the trace of the masked weights in the .npz file at ``path``, layers in the file's order."""
-    return trace_of_arrays(read_npz(path), path, draw)
-
-
 def trace_of_container_weights(container: Container, path: Path, draw: Draw) -> Trace:
     """Return the trace of the masked weights in a .safetensors file, layers ordered by name, numbers by value."""
     arrays = {}
@@ -47,7 +41,9 @@ def trace_of_container_weights(container: Container, path: Path, draw: Draw) -> 
 
 
 def trace_of_arrays(arrays: Mapping[str, np.ndarray], path: Path, draw: Draw) -> Trace:
-    """Return the trace named after ``path`` of the ``arrays`` it holds; absent activations are drawn as ``draw`` says.
+    """Return the trace named after ``path`` of the ``arrays`` it holds, layers in their order.
+
+    Absent activations are drawn as ``draw`` says.
 
     Raises InputError naming file, layer, tensor, rule and value.
     """

@@ -97,7 +97,11 @@ def build(
             raise InputError(f"{name} must be a fraction, not {share!r}")
     if voxel_size is not None and isinstance(made, PointNetwork):
         raise InputError(f"voxel_size is for networks of voxels, and {network} takes points; leave it out")
-    points = _chosen(cloud, samples if samples is not None or isinstance(made, VoxelNetwork) else made.samples, seed)
+    if samples is None and isinstance(made, PointNetwork):
+        samples = made.samples
+        if 0 < len(cloud.points) < samples:
+            raise InputError(f"{network} takes {samples} points, and the cloud has {len(cloud.points)}; give samples")
+    points = _chosen(cloud, samples, seed)
     table = made.weighted
     parameters = draw(table, seed) if weights is None else read_weights(Path(weights), table)
     parameters = prune(table, parameters, sparsity=sparsity, channel_sparsity=channel_sparsity)

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from ..errors import InputError
 from ..trace import Layer
 from .neighbours import ball_query, fps, knn
 from .weights import Channels, Parameters, Weighted
@@ -71,6 +72,7 @@ class SetAbstraction:
             rows = np.concatenate([points, state.features], axis=1) if has_features else points
             layers, rows = _dense(self, rows[None], parameters, slope)
             return layers, State(points[:1], rows[0].max(axis=0, keepdims=True))
+        _require(self.name, self.samples, points)
         chosen = fps(points, self.samples)
         centres = points[chosen]
         found, _ = ball_query(points, centres, self.radius, self.k, order="index")
@@ -105,6 +107,7 @@ class EdgeConv:
     def run(self, state: State, parameters: Mapping[str, Parameters], slope: float) -> tuple[list[Layer], State]:
         """As `Mlp.run`."""
         own = state.features
+        _require(self.name, self.k, own)
         found = knn(own, own, self.k)
         mapping = Layer(name=f"{self.name}.knn", op="point_op", inputs=own, attributes={"kind": "knn", "k": self.k})
         centres = np.broadcast_to(own[:, None], (*found.shape, own.shape[1]))
@@ -271,6 +274,12 @@ def _dense(
         if not (is_last and index == len(names) - 1):
             np.maximum(rows, np.float32(slope) * rows, out=rows)
     return layers, rows
+
+
+def _require(stage: str, least: int, points: np.ndarray) -> None:
+    """Raise InputError unless there are at least as many ``points`` as ``stage`` takes."""
+    if len(points) < least:
+        raise InputError(f"{stage} needs at least {least} points, and there are {len(points)}; give more samples")
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:
