@@ -560,14 +560,19 @@ def export(
     features: Annotated[
         bool, typer.Option("--features", help="With --network: every layer's inputs too, not only its geometry.")
     ] = False,
+    products: Annotated[
+        bool, typer.Option("--products", help="Keep products of activations too, as in an attention (of a run).")
+    ] = False,
 ) -> None:
     """Export a trace from a training run's checkpoint, from masked weights of yours, or of a network on a cloud."""
-    from .workloads import save_trace
+    from .workloads import InputError, save_trace
     from .workloads.training import export_checkpoint, is_checkpoint
 
     check_outputs(out)
     if network is None and is_checkpoint(checkpoint):
-        trace = export_checkpoint(checkpoint)
+        trace = export_checkpoint(checkpoint, products=products)
+    elif products:
+        raise InputError(f"{checkpoint}: --products needs the checkpoint of a training run, not weights; leave it out")
     else:
         read = trace_reader(
             act_density, samples, seed, input_size, network, voxel_size, sparsity, channel_sparsity, weights, features

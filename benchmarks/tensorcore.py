@@ -77,6 +77,8 @@ def main():
     network = resnet50()
     one = seconds(lambda: gemm_cost(machine, sizes))
     print(f"4096^3, 2:4, sizes and pattern alone   {one * 1e3:9.2f} ms")
+    auto = load_machine("a100-sparse", functional=False, tiling="auto", split_k=16)
+    print(f"4096^3, 2:4, best of 8 tiles, 5 splits {seconds(lambda: gemm_cost(auto, sizes)) * 1e3:9.2f} ms")
     print(f"4096^3, 2:4, a trace                   {seconds(lambda: simulate(machine, product)) * 1e3:9.2f} ms")
     spent = seconds(lambda: simulate(machine, network))
     print(f"{len(network.layers)} layers of the size of ResNet-50     {spent * 1e3:9.2f} ms")

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .dispatch import Dispatcher
 
 Process = Generator["simpy.Event", Any, None]
+OPS = ("linear", "conv2d", "matmul")
 ERT_BASE = "dstc-event"  # which energies an Accelergy reference table replaces
 WORD_BITS = 16  # fp16 operands and outputs; sums are kept in float32
 CAUSES = ("launch", "multiply", "idle", "hbm")
@@ -125,7 +126,7 @@ def fast(machine: Machine, layer: Layer, memo: Memo) -> LayerResult:
         quanta = (-(-rows // config.quantum_rows)) @ (-(-columns // config.quantum_columns)).T
         account.quanta += int(quanta.sum())
         _assign(-(-quanta.T.ravel() // config.quanta_per_clk), account.done, account.busy)
-    output = memo((layer, "fp16 values"), lambda: _values(products)) if config.functional else None
+    output = memo((layer, "fp16 values"), lambda: _values(layer, products)) if config.functional else None
     return _result(machine, layer, products, account, output)
 
 
@@ -150,13 +151,13 @@ def events(machine: Machine, layer: Layer, timeline: Timeline | None = None) -> 
     output = None
     if config.functional:
         parts = [held.finish(total) for held, total in zip(rounded, sums, strict=True)]
-        output = tensorcore_values.judge(products, rounded, np.concatenate(parts, axis=1))
+        output = tensorcore_values.judge(layer, products, rounded, parts)
     return _result(machine, layer, products, account, output)
 
 
 def error_bound(machine: Machine, layer: Layer) -> np.ndarray:
     """Return how far each output may be from the exact one, (vectors, out) in float64; for `gossamer check`."""
-    return tensorcore_values.rounding_bound(operands(layer), "fp16", "fp32")
+    return tensorcore_values.rounding_bound(layer, "fp16", "fp32")
 
 
 def area_mm2(machine: Machine) -> float | None:
@@ -220,14 +221,14 @@ def _count(matrix: np.ndarray, tile: int) -> np.ndarray:
     return np.add.reduceat(matrix != 0, starts, axis=0, dtype=np.float64)
 
 
-def _values(products: list[Operands]) -> tuple[np.ndarray, dict[str, float]]:
+def _values(layer: Layer, products: list[Operands]) -> tuple[np.ndarray, dict[str, float]]:
     rounded = [tensorcore_values.Rounded.of(product, "fp16", 0.0, 0.0) for product in products]
     outputs = []
     for product in rounded:
         sums = tensorcore_values.zeros(len(product.vectors), len(product.weight), "fp16")
         tensorcore_values.accumulate(product.weight, product.vectors, sums)
         outputs.append(product.finish(sums))
-    return tensorcore_values.judge(products, rounded, np.concatenate(outputs, axis=1))
+    return tensorcore_values.judge(layer, products, rounded, outputs)
 
 
 def _traffic(layer: Layer, products: list[Operands]) -> Traffic:
@@ -270,8 +271,8 @@ def _result(
         name=layer.name,
         op=layer.op,
         shape=layer.shape,
-        samples=len(layer.inputs),
-        vectors=len(products[0].vectors),
+        samples=layer.samples,
+        vectors=len(products[0].vectors) * (len(products) if layer.op == "matmul" else 1),
         cycles=cycles,
         latency_s=cycles / config.clock_hz,
         theoretical_cycles=account.macs / config.multipliers,
@@ -291,6 +292,7 @@ def _result(
             "bound_macs_per_s": min(peak, intensity * float(bandwidth)),
             "achieved_macs_per_s": account.macs / (cycles / config.clock_hz),
         },
+        warnings=[] if output is None else tensorcore_values.range_warnings(output[1], "fp16"),
     )
     return result if output is None else result.with_output(output[0])
 

@@ -22,7 +22,7 @@ from .pointacc_config import Config
 from .pointacc_maps import Mapping
 from .pointacc_matrix import compose
 from .pointacc_memory import Schedule, Traffic, traffic
-from .pointacc_values import values, vectors_of
+from .pointacc_values import values
 from .pointacc_work import Work, work_of
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def fast(machine: Machine, layer: Layer, memo: Memo) -> LayerResult:
     schedule, moved = _moved(config, work, memo)
     output = memo((layer, "values"), lambda: values(layer, memo)) if config.functional else None
     counts = count(mapping, work, schedule, moved, config)
-    account = Account(compose(config, mapping, moved, schedule), counts, vectors_of(layer, work), output)
+    account = Account(compose(config, mapping, moved, schedule), counts, work.outputs, output)
     return _result(machine, layer, work, account)
 
 

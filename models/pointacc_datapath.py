@@ -20,7 +20,7 @@ from .pointacc_maps import Mapping
 from .pointacc_matrix import BUFFERS, Time
 from .pointacc_memory import Schedule
 from .pointacc_memory_units import Books, Dram, Loader, Step, steps
-from .pointacc_values import bias_of, side_by_side, vectors_of
+from .pointacc_values import bias_of
 from .pointacc_work import Work, clouds, stored_maps
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def run(config: Config, layer: Layer, work: Work | None, timeline: Timeline | No
     counts = dict.fromkeys(COUNTS, 0) | mapping.counts | books.counts
     time = Time(int(env.now), mapping.cycles, books.stream, books.fill, dram.busy)
     output = mapping.output if work is None else array.output()
-    vectors = len(mapping.output) if work is None else vectors_of(layer, work)  # type: ignore[arg-type]
+    vectors = len(mapping.output) if work is None else work.outputs  # type: ignore[arg-type]
     return Account(time, counts, vectors, output if config.functional else None)
 
 
@@ -119,8 +119,6 @@ class Array:
         """Return the sums with their bias, in the order of the layer's points."""
         if self.features is None:
             return None
-        if self.layer.op == "matmul":
-            return side_by_side(self.layer, self.sums)
         sums = self.sums if self.rows_out is None else self.sums[self.rows_out]
         bias = bias_of(self.layer)
         return sums if bias is None else sums + bias

@@ -7,7 +7,7 @@ import numpy as np
 from ..simulator.memo import Memo
 from ..workloads.points.sparse_conv import sparse_convolution
 from ..workloads.trace import Layer
-from .pointacc_work import Work, maps_of
+from .pointacc_work import maps_of
 
 
 def values(layer: Layer, memo: Memo) -> np.ndarray | None:
@@ -15,21 +15,10 @@ def values(layer: Layer, memo: Memo) -> np.ndarray | None:
     if layer.op == "sparse_conv3d":
         return None if layer.inputs is None else sparse_convolution(layer, maps_of(layer, memo))
     if layer.op == "matmul":
-        return side_by_side(layer, np.asarray(layer.inputs @ layer.weight.transpose(0, 2, 1)))
+        return np.asarray(layer.inputs @ layer.weight.transpose(0, 2, 1)).reshape(-1, layer.shape[1])
     output = np.asarray(layer.inputs.reshape(-1, layer.shape[1]) @ layer.weight.T)
     bias = bias_of(layer)
     return output if bias is None else output + bias
-
-
-def vectors_of(layer: Layer, work: Work) -> int:
-    """Return how many vectors ``layer`` puts out: of a matmul the rows of one product."""
-    return work.outputs // (layer.shape[0] if layer.op == "matmul" else 1)
-
-
-def side_by_side(layer: Layer, output: np.ndarray) -> np.ndarray:
-    """Return the ``output`` of the products of a matmul ``layer``, one below the other, as (rows, products * out)."""
-    products, width, _ = layer.shape
-    return np.asarray(output.reshape(products, -1, width).transpose(1, 0, 2).reshape(-1, products * width))
 
 
 def bias_of(layer: Layer) -> np.ndarray | None:

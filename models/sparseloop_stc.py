@@ -28,7 +28,7 @@ import msgspec
 import numpy as np
 
 from ..simulator.result import LayerResult
-from ..workloads.lowering import lower
+from ..workloads.lowering import join, lower, reduction_axis
 
 if TYPE_CHECKING:
     from ..simulator.machine import Machine
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ..simulator.timeline import Timeline
     from ..workloads.trace import Layer
 
+OPS = ("linear", "conv2d", "matmul")
 METADATA = ("coordinates", "run-length")
 ERT_BASE = "sparseloop-stc-45nm-event"  # which energies an Accelergy reference table replaces
 
@@ -104,7 +105,7 @@ class Scheme:
         Coordinates take log2(m) bits, run-lengths log2(m - n), at least 2; both rounded up to a power of two: 3 take 4.
         """
         pattern = layer.pattern
-        if pattern.kind != "n:m" or pattern.axis != 1:
+        if pattern.kind != "n:m" or pattern.axis != reduction_axis(layer):
             return cls(1, 1, 0)
         assert pattern.n is not None and pattern.m is not None
         n, m = pattern.n, pattern.m
@@ -143,13 +144,14 @@ class Gemm:
 
     @classmethod
     def of(cls, layer: Layer, scheme: Scheme, columns: int) -> Gemm:
-        """Return the sizes of one of the products of ``layer``; those of a grouped convolution are alike."""
-        channels, places = layer.shape[1], math.prod(layer.shape[2:])
+        """Return the sizes of one of the products of ``layer``; those of a layer are all alike."""
+        axis = reduction_axis(layer)
+        channels, places = layer.shape[axis], math.prod(layer.shape[axis + 1 :])
         kept = places * sum(group_kept(scheme, channels))
         # Of a linear layer the short group is padded with the rest of the last step, as the study counts.
         padded = channels if places == 1 else places * -(-channels // scheme.m) * scheme.m
-        groups = layer.attributes.get("groups", 1)
-        return cls(layer.shape[0] // groups, channels * places, columns, kept, padded, layer.has_bias)
+        rows = layer.shape[axis - 1] // layer.attributes.get("groups", 1)
+        return cls(rows, channels * places, columns, kept, padded, layer.has_bias)
 
     def steps(self, config: Config, scheme: Scheme) -> int:
         """Return how many steps a row takes for one column."""
@@ -254,7 +256,7 @@ def fast(machine: Machine, layer: Layer, memo: Memo) -> LayerResult:
 
     def multiply() -> np.ndarray:
         outputs = [p.vectors @ p.weight.T + (0 if p.bias_values is None else p.bias_values) for p in products]
-        return np.concatenate(outputs, axis=1, dtype=np.float32)
+        return join(layer, outputs).astype(np.float32, copy=False)
 
     return _result(machine, layer, tally, memo((layer, "dense output"), multiply))
 
@@ -275,8 +277,10 @@ def area_mm2(machine: Machine) -> float | None:
 def _result(machine: Machine, layer: Layer, tally: Tally, output: np.ndarray) -> LayerResult:
     config: Config = machine.config
     scheme = Scheme.of(layer, config.metadata)
-    gemm = Gemm.of(layer, scheme, len(output))
-    counts = _counts(config, scheme, tally, outputs=output.size, biases=layer.shape[0] * layer.has_bias)
+    products = layer.shape[0] if layer.op == "matmul" else 1
+    gemm = Gemm.of(layer, scheme, len(output) // products)
+    outputs = math.prod(layer.shape[: reduction_axis(layer)])  # of all products
+    counts = _counts(config, scheme, tally, outputs=output.size, biases=outputs * layer.has_bias)
     energy, warnings = _energy(machine, scheme, tally.cycles, counts)
     if not Mapping.of(config, scheme, gemm).fits:
         warnings.append(
@@ -286,15 +290,15 @@ def _result(machine: Machine, layer: Layer, tally: Tally, output: np.ndarray) ->
     busy = -(-tally.row_steps // config.rows)
     compute = min(busy, -(-tally.macs // config.multipliers))
     causes = {"compute": compute, "padding": busy - compute, "smem": tally.cycles - busy}
-    stored = layer.shape[0] * gemm.kept
+    stored = outputs * gemm.kept
     data = counts["smem_reads"] + counts["smem_writes"]
     metadata = counts["metadata_reads"] + counts["metadata_writes"]
-    dram = counts["dram_reads"] + counts["dram_writes"]
+    dram = counts["dram_reads"] + counts["dram_metadata_reads"] + counts["dram_writes"]
     return LayerResult(
         name=layer.name,
         op=layer.op,
         shape=layer.shape,
-        samples=len(layer.inputs),
+        samples=layer.samples,
         vectors=len(output),
         cycles=tally.cycles,
         latency_s=tally.cycles / config.clock_hz,
@@ -313,7 +317,7 @@ def _result(machine: Machine, layer: Layer, tally: Tally, output: np.ndarray) ->
         storage_bits={
             "values": stored * config.word_bits,
             "metadata": stored * scheme.bits,
-            "bias": layer.shape[0] * config.word_bits * layer.has_bias,
+            "bias": outputs * config.word_bits * layer.has_bias,
         },
         warnings=[*_pattern_warnings(layer, scheme, config), *warnings],
     ).with_output(output)
@@ -331,13 +335,16 @@ def _counts(config: Config, scheme: Scheme, tally: Tally, outputs: int, biases: 
         "macs": tally.macs,
         "weight_register_reads": tally.macs,
         "weight_register_writes": tally.loaded,
+        "register_metadata_reads": metadata(tally.macs),  # which of its inputs a multiplier selects
+        "register_metadata_writes": metadata(tally.loaded),
         "accumulator_reads": tally.row_steps + biased,  # an addition reads, but the first; then the sum is read once
         "accumulator_writes": tally.row_steps + biased,
         "smem_reads": tally.loaded + math.ceil(inputs),
         "smem_writes": tally.fetched_weights + tally.fetched_inputs,
         "metadata_reads": metadata(tally.loaded),
         "metadata_writes": metadata(tally.fetched_weights),
-        "dram_reads": tally.fetched_weights + tally.fetched_inputs + metadata(tally.fetched_weights) + biases,
+        "dram_reads": tally.fetched_weights + tally.fetched_inputs + biases,
+        "dram_metadata_reads": metadata(tally.fetched_weights),
         "dram_writes": outputs,
     }
 
@@ -374,7 +381,7 @@ def _pattern_warnings(layer: Layer, scheme: Scheme, config: Config) -> list[str]
 
 def _long_runs(layer: Layer, scheme: Scheme) -> int:
     """Count the kept weights of ``layer`` before which a group has more zeros than a run-length can tell."""
-    lanes = np.moveaxis(layer.kept != 0, 1, -1)
+    lanes = np.moveaxis(layer.kept != 0, reduction_axis(layer), -1)
     short = -lanes.shape[-1] % scheme.m
     groups = np.pad(lanes, [(0, 0)] * (lanes.ndim - 1) + [(0, short)]).reshape(-1, scheme.m)
     places = np.arange(scheme.m)

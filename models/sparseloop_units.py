@@ -14,7 +14,7 @@ import numpy as np
 import simpy
 
 from ..workloads.formats import nm
-from ..workloads.lowering import Product, lower
+from ..workloads.lowering import Product, join, lower, reduction_axis
 from .sparseloop_stc import Config, Gemm, Mapping, Scheme, Tally, group_kept
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def run_layer(config: Config, layer: Layer, timeline: Timeline | None) -> tuple[
     core.tally.cycles = core.cycle(up=True)
     if timeline is not None:
         timeline.advance(core.tally.cycles)
-    return core.tally, np.concatenate(outputs, axis=1)
+    return core.tally, join(layer, outputs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,7 @@ class Operands:
     def of(cls, layer: Layer, product: Product, scheme: Scheme) -> Operands:
         """Return the operands of ``product``, weights encoded along the channels, place of the kernel by place."""
         gemm = Gemm.of(layer, scheme, len(product.vectors))
-        channels = layer.shape[1]
+        channels = layer.shape[reduction_axis(layer)]
         weight = product.weight.reshape(len(product.weight), channels, -1).transpose(0, 2, 1)  # (rows, places, in)
         rows, places = weight.shape[:2]
         padded = np.pad(weight, ((0, 0), (0, 0), (0, -channels % scheme.m)))

@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,7 @@ import msgspec
 import numpy as np
 
 from ..simulator.result import LayerResult
-from ..workloads.lowering import Product, lower
+from ..workloads.lowering import Product, join, lower
 
 if TYPE_CHECKING:
     from ..simulator.machine import Machine
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ..simulator.timeline import Timeline
     from ..workloads.trace import Layer
 
+OPS = ("linear", "conv2d", "matmul")
 CAUSES = ("load", "compute", "fill_drain", "memory")
 SRAMS = ("ifmap", "filter", "ofmap")
 COUNTS = (
@@ -144,7 +145,7 @@ def fast(machine: Machine, layer: Layer, memo: Memo) -> LayerResult:
     """Return what ``layer`` costs on ``machine``, by the formulas above."""
     config: Config = machine.config
     products = memo((layer, "lowered"), lambda: lower(layer))
-    output = memo((layer, "dense output"), lambda: _multiply(products))
+    output = memo((layer, "dense output"), lambda: _multiply(layer, products))
     account = Account()
     for samples, times in Counter(len(samples) for samples in passes(layer, config)).items():
         alike = Account()
@@ -159,14 +160,13 @@ def events(machine: Machine, layer: Layer, timeline: Timeline | None = None) -> 
 
     config: Config = machine.config
     products = lower(layer)
-    output = np.zeros((len(products[0].vectors), layer.shape[0]), np.float32)
     account = Account()
+    outputs = []
     for samples in passes(layer, config):
+        given = in_pass(layer, products, samples)
         work = gemms(layer, products, len(samples))
-        per_sample = work[0].vectors // len(samples)
-        rows = slice(samples.start * per_sample, samples.stop * per_sample)
-        output[rows] = systolic_units.run_pass(account, config, work, products, rows, timeline)
-    return _result(machine, layer, products, account, output)
+        outputs.append(join(layer, systolic_units.run_pass(account, config, work, given, timeline)))
+    return _result(machine, layer, products, account, np.concatenate(outputs))
 
 
 def area_mm2(machine: Machine) -> float | None:
@@ -176,17 +176,32 @@ def area_mm2(machine: Machine) -> float | None:
 
 def passes(layer: Layer, config: Config) -> Iterator[range]:
     """Return the samples of each pass through the array."""
-    count = len(layer.inputs)
+    count = layer.samples
     size = config.batch_size or count
     return (range(first, min(first + size, count)) for first in range(0, count, size))
 
 
+def in_pass(layer: Layer, products: list[Product], samples: range) -> list[Product]:
+    """Return what is multiplied in a pass of ``samples``: their vectors, or of a matmul their products."""
+    if layer.op == "matmul":
+        each = len(products) // layer.samples
+        return products[samples.start * each : samples.stop * each]
+    each = len(products[0].vectors) // layer.samples
+    rows = slice(samples.start * each, samples.stop * each)
+    return [replace(product, vectors=product.vectors[rows]) for product in products]
+
+
 def gemms(layer: Layer, products: list[Product], samples: int) -> list[Gemm]:
     """Return the sizes of ``products`` in a pass of ``samples``."""
-    words = layer.inputs.size // len(layer.inputs) // len(products)  # of one sample, of one group
+    if layer.op == "matmul":
+        _, outputs, depth = layer.shape
+        vectors = layer.inputs.shape[1]
+        count = len(products) // layer.samples * samples
+        return [Gemm(vectors, depth, outputs, vectors * depth, has_bias=False)] * count
+    words = layer.inputs.size // layer.samples // len(products)  # of one sample, of one group
     work = []
     for product in products:
-        vectors, (outputs, depth) = len(product.vectors) // len(layer.inputs), product.kept.shape
+        vectors, (outputs, depth) = len(product.vectors) // layer.samples, product.kept.shape
         input_words = samples * min(words, vectors * depth)
         work.append(Gemm(samples * vectors, depth, outputs, input_words, product.bias is not None))
     return work
@@ -231,13 +246,13 @@ def _book_pass(account: Account, config: Config, work: list[Gemm]) -> None:
         account.causes["memory"] += max(0, dram_cycles(moved, config) - (array - 1))
 
 
-def _multiply(products: list[Product]) -> np.ndarray:
+def _multiply(layer: Layer, products: list[Product]) -> np.ndarray:
     outputs = []
     for product in products:
         bias = product.bias_values
         output = product.vectors @ product.weight.T
         outputs.append(output if bias is None else output + bias)
-    return np.concatenate(outputs, axis=1)
+    return join(layer, outputs)
 
 
 def _result(
@@ -253,7 +268,7 @@ def _result(
         name=layer.name,
         op=layer.op,
         shape=layer.shape,
-        samples=len(layer.inputs),
+        samples=layer.samples,
         vectors=len(output),
         cycles=cycles,
         latency_s=cycles / config.clock_hz,
@@ -283,7 +298,7 @@ def _energy(machine: Machine, account: Account) -> tuple[Energy | None, list[str
 
 def _capacity_warnings(layer: Layer, products: list[Product], config: Config) -> list[str]:
     warnings = []
-    gemm = gemms(layer, products, len(next(passes(layer, config))))[0]  # the groups of a convolution are alike
+    gemm = gemms(layer, products, len(next(passes(layer, config))))[0]  # the products of a layer are alike
     tile_bytes = min(gemm.depth, config.rows) * min(gemm.outputs, config.columns) * config.word_bytes
     if 2 * tile_bytes > config.filter_sram_bytes:
         warnings.append(

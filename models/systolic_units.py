@@ -25,28 +25,27 @@ def run_pass(
     config: Config,
     work: list[Gemm],
     products: list[Product],
-    rows: slice,
     timeline: Timeline | None,
-) -> np.ndarray:
-    """Return the outputs of the vectors in ``rows``, (vectors, out) float32, and add what they cost to ``account``."""
+) -> list[np.ndarray]:
+    """Return the outputs of each product, (vectors, out) float32, and add what they cost to ``account``."""
     env = simpy.Environment()
     array = Array(env, account, config, timeline)
     dram = Dram(env, account, config, timeline)
     outputs: list[np.ndarray] = []
-    computed = env.process(_compute(array, products, rows, outputs))
+    computed = env.process(_compute(array, products, outputs))
     moved = env.process(dram.run(work))
     env.run(until=computed & moved if config.dram_bounds_latency else computed)
     array.close("memory")
     if timeline is not None:
         timeline.advance(int(env.now))
-    return np.concatenate(outputs, axis=1)
+    return outputs
 
 
-def _compute(array: Array, products: list[Product], rows: slice, outputs: list[np.ndarray]) -> Process:
+def _compute(array: Array, products: list[Product], outputs: list[np.ndarray]) -> Process:
     """Run the products one after another; column tiles outside, tiles along the reduction inside."""
     R, C = array.config.rows, array.config.columns
     for product in products:
-        vectors, weight = product.vectors[rows], product.weight.T  # (M, K), (K, N)
+        vectors, weight = product.vectors, product.weight.T  # (M, K), (K, N)
         bias = product.bias_values
         sums = np.zeros((len(vectors), weight.shape[1]), np.float32)  # the ofmap SRAM
         outputs.append(sums)

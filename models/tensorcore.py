@@ -15,12 +15,13 @@ import numpy as np
 from ..simulator.memo import Memo
 from ..simulator.result import LayerResult
 from ..workloads.errors import InputError
-from ..workloads.gemm import Gemm, by_channel, lower_gemm, operands
+from ..workloads.gemm import Gemm, by_channel, lower_gemm, operands, vectors
 from . import tensorcore_values
 from .tensorcore_config import Config
 from .tensorcore_gemm import BUSY, CAUSES, TICKS, Account, Times, count, measure, solve
 from .tensorcore_instruction import instruction_throughput
 from .tensorcore_plan import Plan, plan
+from .tensorcore_tiling import choose, fits, held_bytes
 
 if TYPE_CHECKING:
     from ..simulator.machine import Machine
@@ -30,14 +31,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Config", "GemmCost", "area_mm2", "events", "fast", "gemm_cost", "instruction_throughput"]
 
+OPS = ("linear", "conv2d", "matmul")
 ERT_BASE = "tensorcore-event"  # which energies an Accelergy reference table replaces
 
 
 @dataclass(frozen=True)
 class GemmCost:
-    """What a product costs: ``kind`` is how it was issued; causes are cycles of all SMs; see `LayerResult`."""
+    """What a product costs: ``kind`` is how it was issued; causes are cycles of all SMs; see `LayerResult`.
+
+    ``tiling``: its CTA tile, and the CTAs that share the reduction of one.
+    """
 
     kind: str
+    tiling: dict[str, int]
     cycles: int
     latency_s: float
     cycles_by_cause: dict[str, int]
@@ -50,7 +56,7 @@ def gemm_cost(machine: Machine, gemm: Gemm, engine: str = "fast") -> GemmCost:
 
     ``engine`` is "fast" or "event"; both give the same figures, the event engine in a time that grows with the tiles.
     """
-    config: Config = machine.config
+    config = choose(machine.config, gemm, None)
     planned = plan(config, gemm, None)
     times = measure(config, gemm, planned)
     if engine == "event":
@@ -64,16 +70,22 @@ def gemm_cost(machine: Machine, gemm: Gemm, engine: str = "fast") -> GemmCost:
     count(config, gemm, times, account, macs)
     causes, _ = _causes(config, times, account)
     return GemmCost(
-        planned.kind.label, account.cycles, account.cycles / config.clock_hz, causes["sm"], account.counts,
-        _roofline(config, account),
-    )  # fmt: skip
+        kind=planned.kind.label,
+        tiling=_tiling(config, times),
+        cycles=account.cycles,
+        latency_s=account.cycles / config.clock_hz,
+        cycles_by_cause=causes["sm"],
+        counts=account.counts,
+        roofline=_roofline(config, account),
+    )
 
 
 def fast(machine: Machine, layer: Layer, memo: Memo) -> LayerResult:
     """Return what ``layer`` costs on ``machine``, by the recurrences; the cost grows with tiles, not with products."""
-    config: Config = machine.config
-    _check(config, layer)
+    given: Config = machine.config
+    _check(given, layer)
     gemm = memo((layer, "gemm"), lambda: lower_gemm(layer))
+    config = memo((layer, "tiling", given), lambda: choose(given, gemm, by_channel(layer)))
     how = ("sparsity", "dtype", "largest_m", "vector_rows", "lockstep_rows", "cta_rows", "cta_depth")
     key = (layer, "plan", *(getattr(config, name) for name in how))
     planned = memo(key, lambda: plan(config, gemm, by_channel(layer)))
@@ -81,10 +93,10 @@ def fast(machine: Machine, layer: Layer, memo: Memo) -> LayerResult:
     account = solve(config, gemm, planned, times)
     output = None
     if config.functional:
-        output = memo(
-            (layer, "values", config.dtype, config.accumulate), lambda: tensorcore_values.run(config, operands(layer))
-        )
-    return _result(machine, layer, gemm, planned, times, account, output)
+        edges = _edges(gemm, planned, times)
+        key = (layer, "values", config.dtype, config.accumulate, edges)
+        output = memo(key, lambda: tensorcore_values.run(config, layer, edges))
+    return _result(machine, config, layer, gemm, planned, times, account, output)
 
 
 def events(machine: Machine, layer: Layer, timeline: Timeline | None = None) -> LayerResult:
@@ -94,25 +106,30 @@ def events(machine: Machine, layer: Layer, timeline: Timeline | None = None) -> 
     config: Config = machine.config
     _check(config, layer)
     gemm = lower_gemm(layer)
+    config = choose(config, gemm, by_channel(layer))
     planned = plan(config, gemm, by_channel(layer))
     times = measure(config, gemm, planned)
     values, given = None, []
     if config.functional:
         given = operands(layer)
         rounded = tensorcore_values.prepare(config, given)
-        sums = [tensorcore_values.zeros(gemm.columns, gemm.rows, config.dtype) for _ in rounded]
+        sums = [[tensorcore_values.zeros(gemm.columns, gemm.rows, config.dtype) for _ in times.slices] for _ in rounded]
         values = Values(rounded, sums)
     account = run(config, gemm, planned, times, values, timeline)
     output = None
     if values is not None:
-        parts = [held.finish(sums) for held, sums in zip(values.operands, values.sums, strict=True)]
-        output = tensorcore_values.judge(given, values.operands, np.concatenate(parts, axis=1))
-    return _result(machine, layer, gemm, planned, times, account, output)
+        parts = [
+            held.finish(tensorcore_values.add(config, sums))
+            for held, sums in zip(values.operands, values.sums, strict=True)
+        ]
+        output = tensorcore_values.judge(layer, given, values.operands, parts)
+    return _result(machine, config, layer, gemm, planned, times, account, output)
 
 
 def error_bound(machine: Machine, layer: Layer) -> np.ndarray:
     """Return how far each output may be from the exact one, (vectors, out) in float64; for `gossamer check`."""
-    return tensorcore_values.rounding_bound(operands(layer), machine.config.dtype, machine.config.accumulate)
+    config: Config = machine.config
+    return tensorcore_values.rounding_bound(layer, config.dtype, config.accumulate, config.split_k)
 
 
 def area_mm2(machine: Machine) -> float | None:
@@ -172,8 +189,19 @@ def _multipliers(config: Config) -> float:
     return config.sm_count * config.tensor_cores_per_sm * config.fma_per_clk(config.dtype, config.accumulate)
 
 
+def _tiling(config: Config, times: Times) -> dict[str, int]:
+    return {"cta_rows": config.cta_rows, "cta_columns": config.cta_columns, "split_k": len(times.slices)}
+
+
+def _edges(gemm: Gemm, planned: Plan, times: Times) -> tuple[int, ...]:
+    """Return where in the reduction the share of each CTA begins, and where the last one ends."""
+    bounds = gemm.bounds(planned.kind.m, planned.slab_groups)
+    return (*(bounds[start] for start, _ in times.slices), bounds[-1])
+
+
 def _result(
     machine: Machine,
+    config: Config,
     layer: Layer,
     gemm: Gemm,
     planned: Plan,
@@ -181,7 +209,6 @@ def _result(
     account: Account,
     output: tuple[np.ndarray, dict[str, float]] | None,
 ) -> LayerResult:
-    config: Config = machine.config
     kind, multipliers = planned.kind, _multipliers(config)
     # A core that issues a weight dense multiplies its zeros too.
     macs = gemm.macs if kind.is_dense else layer.nonzeros * gemm.columns
@@ -193,8 +220,8 @@ def _result(
         name=layer.name,
         op=layer.op,
         shape=layer.shape,
-        samples=len(layer.inputs),
-        vectors=gemm.columns,
+        samples=layer.samples,
+        vectors=vectors(layer, gemm),
         cycles=cycles,
         latency_s=cycles / config.clock_hz,
         theoretical_cycles=gemm.count * gemm.rows * gemm.columns * gemm.groups(kind.m) * kind.n / multipliers,
@@ -213,7 +240,13 @@ def _result(
         storage_bits=dict(times.storage_bits),
         arithmetic=None if output is None else output[1],
         roofline=_roofline(config, account),
-        warnings=[*planned.warnings, *warnings, *_capacity_warnings(config, planned, times)],
+        tiling=_tiling(config, times),
+        warnings=[
+            *planned.warnings,
+            *warnings,
+            *_capacity_warnings(config, planned, times),
+            *([] if output is None else tensorcore_values.range_warnings(output[1], config.dtype)),
+        ],
     )
     return result if output is None else result.with_output(output[0])
 
@@ -229,8 +262,8 @@ def _energy(machine: Machine, cycles: int, counts: dict[str, int]) -> tuple[Ener
 
 def _capacity_warnings(config: Config, planned: Plan, times: Times) -> list[str]:
     warnings = []
-    held = config.ctas_per_sm * config.pipeline_stages * int(times.smem_write.max()) // 8
-    if held > config.smem_bytes:
+    if not fits(config, times):
+        held = held_bytes(config, times)
         warnings.append(f"the steps in flight take {held} bytes of {config.smem_bytes} in the shared memory of an SM")
     weight = sum(times.storage_bits.values())
     smaller = min(weight, times.hbm_read_bits - weight) // 8
@@ -239,6 +272,9 @@ def _capacity_warnings(config: Config, planned: Plan, times: Times) -> list[str]
             f"the smaller operand takes {smaller} bytes of {config.l2_bytes} in L2: "
             "that HBM moves each once is optimistic"
         )
+    if times.partial_bits // 8 > config.l2_bytes:
+        warnings.append(f"partial sums of the split reduction take {times.partial_bits // 8} bytes of "
+                        f"{config.l2_bytes} in L2")  # fmt: skip
     moved = (times.hbm_read_bits + times.hbm_write_bits) // 8
     if moved > config.hbm_bytes:
         warnings.append(f"operands and outputs take {moved} bytes of {config.hbm_bytes} in HBM")

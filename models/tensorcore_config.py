@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import msgspec
 
@@ -12,6 +13,24 @@ ACCUMULATES = {
     "b1": ("int32",),
 }  # fmt: skip
 SPARSITIES = ("dense", "2:4", "n:m", "wide-fetch", "v:n:m")
+TILINGS = ("fixed", "auto")
+
+
+def parse_tiles(text: str) -> list[tuple[int, int, int, int]]:
+    """Return the CTA tiles that ``text`` lists: rows, columns, and rows and columns of a warp.
+
+    Raises ValueError for anything but one or more tiles like 128x256/64x64, with sides from 1 to 65536.
+    """
+    tiles = []
+    for word in text.split():
+        match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})/([1-9]\d{0,4})x([1-9]\d{0,4})", word, re.ASCII)
+        sides = [int(side) for side in match.groups()] if match else []
+        if not match or max(sides) > 65536:
+            raise ValueError(f"cta_tiles must be tiles like 128x256/64x64, with sides up to 65536, not {word!r}")
+        tiles.append((sides[0], sides[1], sides[2], sides[3]))
+    if not 1 <= len(tiles) <= 64:
+        raise ValueError(f"cta_tiles must list 1 to 64 tiles, not {len(tiles)}")
+    return tiles
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,7 +54,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     Products: ``cta_rows`` x ``cta_columns`` outputs a CTA (bm, bn), ``warp_rows`` x ``warp_columns`` a warp (wm, wn);
     the reduction is padded to ``cta_depth`` (K of one step). ``pipeline_stages``: steps that have a buffer in shared
-    memory, 2 being double buffering. ``ctas_per_sm``: resident at once.
+    memory, 2 being double buffering. ``ctas_per_sm``: resident at once. ``tiling``: "fixed", the tile given here; or
+    "auto", for each layer the tile of ``cta_tiles`` that takes fewest cycles, written as "128x256/64x64": bm x bn / wm
+    x wn, one or more with spaces between. ``split_k``: CTAs that share the reduction of a tile, whose partial sums a
+    second kernel adds; with "auto" at most so many.
     ``smem_bytes``, ``l2_bytes``, ``hbm_bytes``: capacities; ``smem_bytes_per_clk`` of an SM, ``l2_bytes_per_clk`` of
     the chip, ``hbm_bytes_per_s``, of which ``hbm_efficiency`` is reached. ``fill_cycles``: to fill a CTA's pipeline.
     ``launch_s``: a kernel's start. ``kernel_efficiency``: the share of these bounds that a real kernel reaches.
@@ -72,6 +94,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     warp_rows: int
     warp_columns: int
     ctas_per_sm: int
+    tiling: str
+    cta_tiles: str
+    split_k: int
     smem_bytes: int
     smem_bytes_per_clk: float
     l2_bytes: int
@@ -92,8 +117,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             "sm_count": (1, 65536), "tensor_cores_per_sm": (1, 64), "largest_m": (1, 256), "fetch_width": (1, 256),
             "vector_rows": (1, 65536), "lockstep_rows": (1, 65536), "pipeline_stages": (2, 64),
             "cta_rows": (1, 65536), "cta_columns": (1, 65536), "cta_depth": (1, 65536), "warp_rows": (1, 65536),
-            "warp_columns": (1, 65536), "ctas_per_sm": (1, 64), "smem_bytes": (1, 1 << 40), "l2_bytes": (1, 1 << 50),
-            "hbm_bytes": (1, 1 << 50), "fill_cycles": (0, 1 << 30),
+            "warp_columns": (1, 65536), "ctas_per_sm": (1, 64), "split_k": (1, 1024), "smem_bytes": (1, 1 << 40),
+            "l2_bytes": (1, 1 << 50), "hbm_bytes": (1, 1 << 50), "fill_cycles": (0, 1 << 30),
             **{f"{dtype}_fma_per_clk": (0, 1 << 20) for dtype in DTYPE_BITS},
         }  # fmt: skip
         for name, (least, greatest) in bounds.items():
@@ -118,15 +143,21 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             if not 0 < value <= 1:
                 raise ValueError(f"{name} must be above 0 and at most 1, not {value}")
         self._check_words()
-        if self.cta_rows % self.warp_rows or self.cta_columns % self.warp_columns:
-            raise ValueError(
-                f"warp tiles must fill the CTA tile of {self.cta_rows} x {self.cta_columns}, "
-                f"and {self.warp_rows} x {self.warp_columns} do not"
-            )
+        for tile in (
+            (self.cta_rows, self.cta_columns, self.warp_rows, self.warp_columns),
+            *parse_tiles(self.cta_tiles),
+        ):
+            rows, columns, warp_rows, warp_columns = tile
+            if rows % warp_rows or columns % warp_columns:
+                raise ValueError(
+                    f"warp tiles must fill the CTA tile of {rows} x {columns}, and {warp_rows} x {warp_columns} do not"
+                )
 
     def _check_words(self) -> None:
         if self.sparsity not in SPARSITIES:
             raise ValueError(f"sparsity must be one of {', '.join(SPARSITIES)}, not {self.sparsity!r}")
+        if self.tiling not in TILINGS:
+            raise ValueError(f"tiling must be {' or '.join(TILINGS)}, not {self.tiling!r}")
         if self.dtype not in DTYPE_BITS:
             raise ValueError(f"dtype must be one of {', '.join(DTYPE_BITS)}, not {self.dtype!r}")
         if self.accumulate not in ACCUMULATES[self.dtype]:

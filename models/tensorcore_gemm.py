@@ -8,8 +8,11 @@ step of the reduction j taking tc[j] of the cores, sm[j] of the shared memory, l
     load[0] = max(fill, l2[0]);  load[j] = max(load[j-1], done[j-S]) + l2[j]      step j has arrived
     done[j] = max(load[j], done[j-1]) + max(tc[j], sm[j])                         step j is multiplied
 
-and the epilogue writes the outputs at the slot's share of HBM. Tiles are followed by what HBM still has to move, every
-operand and output once; launch comes before, and a kernel that reaches less than these bounds takes longer after.
+and the epilogue writes the outputs at the slot's share of HBM. Where a reduction is split among several CTAs, each has
+its share of the steps, and writes partial sums of 32 bits at its share of L2; a second kernel, with a launch of its
+own, then reads them from L2, adds them up in order and writes the outputs to HBM. Tiles are followed by what HBM still
+has to move, every operand and output once; launch comes before, and a kernel that reaches less than these bounds takes
+longer after.
 
 Where all J steps are alike and a step loads within the fill, a CTA takes
 
@@ -36,8 +39,10 @@ from .tensorcore_plan import INSTRUCTION_COLUMNS, INSTRUCTION_ROWS, Plan
 
 TICKS = 1024
 CAUSES = (
-    "launch", "fill", "tensor_core", "padding", "passes", "shared_memory", "l2", "epilogue", "idle", "hbm", "kernel",
+    "launch", "fill", "tensor_core", "padding", "passes", "shared_memory", "l2", "epilogue", "idle", "hbm", "split_k",
+    "kernel",
 )  # fmt: skip
+PARTIAL_BITS = 32  # of a partial sum, fp32 or int32
 BUSY = ("tensor_core", "shared_memory")  # units that every SM has
 SUMS = ("ctas", "instructions", "repeated_groups", "smem_read", "smem_write", "l2_read", "metadata")
 
@@ -46,15 +51,18 @@ SUMS = ("ctas", "instructions", "repeated_groups", "smem_read", "smem_write", "l
 class Times:
     """What CTAs take, in ticks, and move, in bits; arrays are (row tiles, steps), one row where all are alike.
 
-    ``plain``: what the cores would take without repeated passes. ``real_groups``: groups of a row, without and with
-    the padding of its last step. ``smem_read``, ``smem_write``, ``l2_read``, ``metadata``: bits of a step.
-    ``multiplications``: of an instruction. ``slots``: CTAs that can run at once; ``running``: those that do.
+    ``plain``: what the cores would take without repeated passes. ``slices``: the steps of each CTA that shares a tile's
+    reduction. ``real_groups``: of each slice, groups of a row without and with the padding of the last step, (slices,
+    2). ``smem_read``, ``smem_write``, ``l2_read``, ``metadata``: bits of a step. ``multiplications``: of an
+    instruction. ``slots``: CTAs that can run at once; ``running``: those that do. ``partial_bits``: sums that several
+    slices write, and the kernel that adds them reads in ``reduce`` ticks.
     """
 
     row_tiles: int
     column_tiles: int
     count: int
-    real_groups: tuple[int, int]
+    slices: tuple[tuple[int, int], ...]
+    real_groups: np.ndarray
     slots: int
     running: int
     tensor_core: np.ndarray
@@ -71,6 +79,8 @@ class Times:
     epilogue: int
     launch: int
     hbm: int
+    reduce: int
+    partial_bits: int
     hbm_read_bits: int
     hbm_write_bits: int
     storage_bits: dict[str, int]
@@ -110,7 +120,8 @@ def measure(config: Config, gemm: Gemm, plan: Plan) -> Times:
     bm, bn, wm, wn = config.cta_rows, config.cta_columns, config.warp_rows, config.warp_columns
     row_tiles, column_tiles = -(-gemm.rows // bm), -(-gemm.columns // bn)
     slots = config.sm_count * config.ctas_per_sm
-    running = min(slots, gemm.count * row_tiles * column_tiles)
+    slices = cut(plan.steps, config.split_k)
+    running = min(slots, gemm.count * row_tiles * column_tiles * len(slices))
     clock = Fraction(config.clock_hz)
     hbm_bits = 8 * Fraction(config.hbm_bytes_per_s) * Fraction(config.hbm_efficiency) / clock  # a cycle
     fma = config.tensor_cores_per_sm * Fraction(config.fma_per_clk(config.dtype, config.accumulate))
@@ -152,11 +163,20 @@ def measure(config: Config, gemm: Gemm, plan: Plan) -> Times:
     storage = _storage(gemm, plan, bm, bits)
     read = sum(storage.values()) + gemm.input_words * bits
     write = gemm.outputs * bits
+    l2_bits = 8 * Fraction(config.l2_bytes_per_clk)
+    launch = to_ticks(Fraction(config.launch_s) * clock)
+    epilogue, hbm, reduce, partial_bits = bm * bn * bits / hbm_bits, (read + write) / hbm_bits, 0, 0
+    if len(slices) > 1:
+        partial_bits = gemm.outputs * PARTIAL_BITS * len(slices)
+        epilogue, hbm = bm * bn * PARTIAL_BITS / l2_bits, read / hbm_bits
+        reduce = launch + to_ticks(max(partial_bits / l2_bits, write / hbm_bits))
+    groups = [min(plan.slab_groups * end, gemm.groups(kind.m)) - plan.slab_groups * start for start, end in slices]
     return Times(
         row_tiles=row_tiles,
         column_tiles=column_tiles,
         count=gemm.count,
-        real_groups=(gemm.groups(kind.m), plan.slab_groups * plan.steps),
+        slices=slices,
+        real_groups=np.array([(g, plan.slab_groups * (s[1] - s[0])) for g, s in zip(groups, slices, strict=True)]),
         slots=slots,
         running=running,
         tensor_core=tensor_core,
@@ -170,13 +190,21 @@ def measure(config: Config, gemm: Gemm, plan: Plan) -> Times:
         metadata=metadata,
         multiplications=multiplications,
         fill=config.fill_cycles * TICKS,
-        epilogue=to_ticks(bm * bn * bits * running / hbm_bits),
-        launch=to_ticks(Fraction(config.launch_s) * clock),
-        hbm=to_ticks((read + write) / hbm_bits),
+        epilogue=to_ticks(epilogue * running),
+        launch=launch,
+        hbm=to_ticks(hbm),
+        reduce=reduce,
+        partial_bits=partial_bits,
         hbm_read_bits=read,
         hbm_write_bits=write,
         storage_bits=storage,
     )
+
+
+def cut(steps: int, shares: int) -> tuple[tuple[int, int], ...]:
+    """Return first and last step, not included, of each of ``shares`` CTAs; fewer where the steps do not suffice."""
+    each = -(-steps // shares)
+    return tuple((first, min(first + each, steps)) for first in range(0, steps, each))
 
 
 def to_ticks(cycles: Fraction) -> int:
@@ -188,17 +216,20 @@ def solve(config: Config, gemm: Gemm, plan: Plan, times: Times) -> Account:
     """Return where the ticks of ``gemm`` go, by the recurrences of this module."""
     account = Account.of(times.slots)
     # Ticks of the cores, waits for shared memory and L2, and what these two work.
-    spent = np.empty((len(times.tensor_core), 5), np.int64)
-    for tile in range(len(spent)):
-        _run_cta(
-            times.tensor_core[tile], times.shared_memory[tile], times.l2[tile], times.fill, config.pipeline_stages,
-            spent[tile],
-        )  # fmt: skip
+    kinds, slices = len(times.tensor_core), len(times.slices)
+    spent, plain = np.empty((kinds, slices, 5), np.int64), np.empty((kinds, slices), np.int64)
+    for kind in range(kinds):
+        for index, (start, end) in enumerate(times.slices):
+            _run_cta(
+                times.tensor_core[kind, start:end], times.shared_memory[kind, start:end], times.l2[kind, start:end],
+                times.fill, config.pipeline_stages, spent[kind, index],
+            )  # fmt: skip
+            plain[kind, index] = times.plain[kind, start:end].sum()
     free, ran = np.zeros(times.slots, np.int64), np.zeros(times.slots, np.int64)
     causes, busy = account.causes, account.busy
     account.l2 = int(
         _dispatch(
-            spent, times.plain.sum(axis=1), times.row_tiles, times.column_tiles, times.count,
+            spent, plain, times.row_tiles, times.column_tiles, times.count,
             (gemm.rows, gemm.columns), (config.cta_rows, config.cta_columns), times.real_groups,
             times.fill + times.epilogue, free, ran, causes["tensor_core"], causes["padding"], causes["passes"],
             causes["shared_memory"], causes["l2"], busy["tensor_core"], busy["shared_memory"],
@@ -213,10 +244,11 @@ def solve(config: Config, gemm: Gemm, plan: Plan, times: Times) -> Account:
         account.sums[name] = alike * int(getattr(times, name).sum())
     account.sums["repeated_groups"] = alike * plan.repeats
     account.sums["ctas"] = int(ran.sum())
-    bound = times.launch + max(last, times.hbm)
+    bound = times.launch + max(last, times.hbm) + times.reduce
     account.total = slowed(config, bound)
     causes["launch"] += times.launch
     causes["hbm"] += max(0, times.hbm - last)
+    causes["split_k"] += times.reduce
     causes["kernel"] += account.total - bound
     return account
 
@@ -259,23 +291,26 @@ def _dispatch(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Hand the tiles, rows first, to the slot that is free first, the lowest of several; return what L2 works."""
     l2_work = 0
+    kinds, slices, _ = spent.shape
     for product in range(count):
-        for c in range(column_tiles):
-            for r in range(row_tiles):
-                slot = first_free(free)
-                kind = product * row_tiles + r if len(spent) > 1 else 0
-                free[slot] += overhead + spent[kind, 0] + spent[kind, 1] + spent[kind, 2]
-                ran[slot] += 1
-                outputs = min(tile[0], sides[0] - r * tile[0]) * min(tile[1], sides[1] - c * tile[1])
-                useful = useful_ticks(plain[kind], outputs, tile[0] * tile[1], groups[0], groups[1])
-                core[slot] += useful
-                padding[slot] += plain[kind] - useful
-                passes[slot] += spent[kind, 0] - plain[kind]
-                smem_wait[slot] += spent[kind, 1]
-                l2_wait[slot] += spent[kind, 2]
-                core_busy[slot] += spent[kind, 0]
-                smem_busy[slot] += spent[kind, 3]
-                l2_work += spent[kind, 4]
+        for s in range(slices):
+            for c in range(column_tiles):
+                for r in range(row_tiles):
+                    slot = first_free(free)
+                    kind = product * row_tiles + r if kinds > 1 else 0
+                    ticks, pure = spent[kind, s], plain[kind, s]
+                    free[slot] += overhead + ticks[0] + ticks[1] + ticks[2]
+                    ran[slot] += 1
+                    outputs = min(tile[0], sides[0] - r * tile[0]) * min(tile[1], sides[1] - c * tile[1])
+                    useful = useful_ticks(pure, outputs, tile[0] * tile[1], groups[s, 0], groups[s, 1])
+                    core[slot] += useful
+                    padding[slot] += pure - useful
+                    passes[slot] += ticks[0] - pure
+                    smem_wait[slot] += ticks[1]
+                    l2_wait[slot] += ticks[2]
+                    core_busy[slot] += ticks[0]
+                    smem_busy[slot] += ticks[3]
+                    l2_work += ticks[4]
     return l2_work
 
 
@@ -308,8 +343,8 @@ def count(config: Config, gemm: Gemm, times: Times, account: Account, macs: int)
         metadata_bytes=to_bytes(sums["metadata"]),
         smem_read_bytes=to_bytes(sums["smem_read"]),
         smem_write_bytes=to_bytes(sums["smem_write"]),
-        l2_read_bytes=to_bytes(sums["l2_read"]),
-        l2_write_bytes=to_bytes(gemm.outputs * bits),
+        l2_read_bytes=to_bytes(sums["l2_read"] + times.partial_bits),
+        l2_write_bytes=to_bytes(gemm.outputs * bits + times.partial_bits),
         hbm_read_bytes=to_bytes(times.hbm_read_bits),
         hbm_write_bytes=to_bytes(times.hbm_write_bits),
     )

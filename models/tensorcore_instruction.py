@@ -44,6 +44,7 @@ from .tensorcore_config import ACCUMULATES, Config
 
 if TYPE_CHECKING:
     from ..simulator.machine import Machine
+    from ..simulator.timeline import Timeline
 
 # Shapes (m, n, k) by dtype. Source: NVIDIA, PTX ISA, mma and mma.sp.
 SHAPES = {
@@ -180,22 +181,31 @@ def time_instruction(machine: Machine, instruction: Instruction) -> Timing:
 
 
 def schedule(
-    machine: Machine, programs: Sequence[Sequence[Instruction]], rounds: int = 1, engine: str = "fast"
+    machine: Machine,
+    programs: Sequence[Sequence[Instruction]],
+    rounds: int = 1,
+    engine: str = "fast",
+    timeline: Timeline | None = None,
 ) -> Schedule:
     """Return when each instruction issues: warp w runs ``programs[w]``, ``rounds`` times over.
 
     ``engine``: "fast" solves the recurrences, "event" runs a process a warp and a sub-core; they agree exactly.
-    Raises InputError for an instruction that the machine has not, more warps than an SM holds, or rounds below 1.
+    ``timeline``: filled by the event engine, in cycles rounded down: a track a sub-core, with what it issues, and one a
+    warp and accumulator, with what is on its way there.
+    Raises InputError for an instruction that the machine has not, more warps than an SM holds, rounds below 1, or a
+    timeline without the event engine.
     """
     if engine not in ENGINES:
         raise InputError(f"engine must be {' or '.join(ENGINES)}, not {engine!r}")
+    if timeline is not None and engine != "event":
+        raise InputError(f"a timeline needs engine event, not {engine!r}")
     if rounds < 1:
         raise InputError(f"rounds must be at least 1, not {rounds}")
     ticks = Ticks.of(machine, programs)
     if engine == "event":
         from .tensorcore_warps import run
 
-        return run(machine.config, ticks, programs, rounds)
+        return run(machine.config, ticks, programs, rounds, timeline)
     issues = [np.zeros((rounds, len(program)), np.int64) for program in programs]
     end = 0
     for core in range(machine.config.tensor_cores_per_sm):

@@ -14,16 +14,14 @@ from numba import njit
 
 from ..workloads.errors import InputError
 from ..workloads.formats.nm import Nm
-from .tensorcore_config import ACCUMULATES
-
-_MANTISSA_DROPPED = {"bf16": 16, "tf32": 13}  # bits of a float32 that the format has not
-_INTEGERS = {"int8": 128, "int4": 8}
+from .tensorcore_config import ACCUMULATES, DTYPE_BITS
+from .tensorcore_values import INTEGERS, round_to
 
 
 def select_and_multiply(a: Nm, b: np.ndarray, dtype: str = "fp16", accumulate: str | None = None) -> np.ndarray:
     """Return A @ B as the muxes form it, (rows, columns); A is the N:M weight ``a``, grouped along its last axis.
 
-    ``b`` is (reduction, columns). fp16, bf16 and tf32 operands are rounded to ``dtype``, to nearest even; their
+    ``b`` is (reduction, columns). fp16, bf16 and tf32 operands are rounded to ``dtype``, as `round_to` does; their
     products are exact in float32, which sums are kept in ("fp32", the default), or rounded to float16 after each
     addition ("fp16"). int8 and int4 operands must be whole numbers in range; sums are int32 and wrap. The sums equal,
     bit for bit, those of the decoded matrix added in the same order: a zero adds nothing, where B is finite.
@@ -42,9 +40,9 @@ def select_and_multiply(a: Nm, b: np.ndarray, dtype: str = "fp16", accumulate: s
             f"not axis {a.axis} of {len(a.shape)} and B of shape {b.shape}"
         )
     rows = len(a.values)
-    values = round_to(a.values, dtype, "A").reshape(rows, -1)
+    values = _operand(a.values, dtype, "A").reshape(rows, -1)
     columns = a.columns.reshape(rows, -1)
-    operand = round_to(np.ascontiguousarray(b), dtype, "B")
+    operand = _operand(np.ascontiguousarray(b), dtype, "B")
     if accumulate == "fp16":
         return _sum_in_half(values, columns, operand)
     out = np.zeros((rows, b.shape[1]), operand.dtype)
@@ -52,29 +50,16 @@ def select_and_multiply(a: Nm, b: np.ndarray, dtype: str = "fp16", accumulate: s
     return out
 
 
-def round_to(values: np.ndarray, dtype: str, where: str = "values") -> np.ndarray:
-    """Return ``values`` as ``dtype`` holds them: float32 with fewer mantissa bits, or int32 in range.
-
-    Rounds to nearest even. fp16 overflows to infinity, as its conversion does. Raises InputError, naming ``where``,
-    for an integer dtype and a value that is no whole number in its range.
-    """
-    if dtype in _INTEGERS:
-        bound = _INTEGERS[dtype]
-        if values.size and (values.min() < -bound or values.max() >= bound or (values != np.rint(values)).any()):
-            raise InputError(
-                f"{where}: {dtype} takes whole numbers from {-bound} to {bound - 1}; quantize the values first"
-            )
-        return values.astype(np.int32)
-    if dtype == "fp16":
-        with np.errstate(over="ignore"):
-            return values.astype(np.float16).astype(np.float32)
-    dropped = _MANTISSA_DROPPED[dtype]
-    words = values.astype(np.float32).view(np.uint32)
-    half = np.uint32((1 << (dropped - 1)) - 1)
-    odd = (words >> np.uint32(dropped)) & np.uint32(1)
-    rounded = (words + half + odd) & ~np.uint32((1 << dropped) - 1)
-    special = ~np.isfinite(words.view(np.float32))
-    return np.where(special, words, rounded).view(np.float32)
+def _operand(values: np.ndarray, dtype: str, where: str) -> np.ndarray:
+    """Return ``values`` as the cores hold them; raises InputError, naming ``where``, for no whole number in range."""
+    if dtype not in INTEGERS:
+        return round_to(values, dtype)
+    bound = 1 << (DTYPE_BITS[dtype] - 1)
+    if values.size and (values.min() < -bound or values.max() >= bound or (values != np.rint(values)).any()):
+        raise InputError(
+            f"{where}: {dtype} takes whole numbers from {-bound} to {bound - 1}; quantize the values first"
+        )
+    return values.astype(np.int32)
 
 
 def _sum_in_half(values: np.ndarray, columns: np.ndarray, operand: np.ndarray) -> np.ndarray:

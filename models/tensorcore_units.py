@@ -29,20 +29,25 @@ Process = Generator[simpy.Event, Any, None]
 
 @dataclass(frozen=True)
 class Tile:
-    """A CTA's outputs: of which product, and which of its rows and columns; ``kind``: its row of `Times`' arrays."""
+    """A CTA's outputs: of which product, and which of its rows and columns; ``kind``: its row of `Times`' arrays.
+
+    ``slice``: its number among those that share the reduction; ``steps``: those that it has.
+    """
 
     product: int
     rows: range
     columns: range
     kind: int
+    slice: int
+    steps: range
 
 
 @dataclass(frozen=True, eq=False)
 class Values:
-    """What is multiplied, where values are wanted: operands and accumulators of each product."""
+    """What is multiplied, where values are wanted: operands and accumulators of each product, one array a slice."""
 
     operands: list[Rounded]
-    sums: list[np.ndarray] = field(default_factory=list)
+    sums: list[list[np.ndarray]] = field(default_factory=list)
 
 
 def run(
@@ -91,19 +96,23 @@ class Chip:
         self.account.causes["idle"] += last - self.finished
         yield moved
         self.account.causes["hbm"] += int(self.env.now) - last
+        yield from self.step("chip", "add partial sums", self.times.reduce)
+        self.account.causes["split_k"] += self.times.reduce
         lost = slowed(self.config, int(self.env.now)) - int(self.env.now)
         yield from self.step("chip", "kernel", lost)
         self.account.causes["kernel"] += lost
 
     def tiles(self) -> Iterator[Tile]:
-        """Return the tiles in order: rows first, then columns, then products."""
+        """Return the tiles in order: rows first, then columns, then shares of the reduction, then products."""
         gemm, bm, bn = self.gemm, self.config.cta_rows, self.config.cta_columns
         for product in range(gemm.count):
-            for column in range(0, gemm.columns, bn):
-                for row in range(0, gemm.rows, bm):
-                    kind = 0 if self.plan.is_uniform else product * self.times.row_tiles + row // bm
-                    rows, columns = range(row, min(row + bm, gemm.rows)), range(column, min(column + bn, gemm.columns))
-                    yield Tile(product, rows, columns, kind)
+            for number, steps in enumerate(self.times.slices):
+                for column in range(0, gemm.columns, bn):
+                    for row in range(0, gemm.rows, bm):
+                        kind = 0 if self.plan.is_uniform else product * self.times.row_tiles + row // bm
+                        rows = range(row, min(row + bm, gemm.rows))
+                        columns = range(column, min(column + bn, gemm.columns))
+                        yield Tile(product, rows, columns, kind, number, range(*steps))
 
     def step(self, track: str, name: str, ticks: int) -> Process:
         """Pass ``ticks`` and note them in the timeline."""
@@ -153,10 +162,11 @@ class Slot:
     def load(self, tile: Tile, buffers: simpy.Container, arrived: simpy.Store) -> Process:
         """Bring each step into a free buffer; the first comes with the pipeline's fill, if it can be so fast."""
         times = self.chip.times
-        for j in range(self.chip.plan.steps):
+        for j in tile.steps:
             yield buffers.get(1)
             ticks = int(times.l2[tile.kind, j])
-            yield from self.chip.step(f"{self.name} l2", f"load {j}", max(times.fill, ticks) if j == 0 else ticks)
+            first = max(times.fill, ticks) if j == tile.steps[0] else ticks
+            yield from self.chip.step(f"{self.name} l2", f"load {j}", first)
             self.chip.account.l2 += ticks
             self.move(
                 l2_read=times.l2_read[tile.kind, j],
@@ -170,11 +180,11 @@ class Slot:
         """Multiply the steps as they arrive, cores and shared memory side by side."""
         times, busy = self.chip.times, self.chip.account.busy
         plain = 0
-        for j in range(self.chip.plan.steps):
+        for j in tile.steps:
             asked = int(self.env.now)
             yield arrived.get()
             waited = int(self.env.now) - asked
-            fill = times.fill if j == 0 else 0
+            fill = times.fill if j == tile.steps[0] else 0
             self.book("fill", fill)
             self.book("l2", waited - fill)
             start = int(self.env.now)
@@ -196,13 +206,13 @@ class Slot:
             yield buffers.put(1)
         config = self.chip.config
         outputs, whole = len(tile.rows) * len(tile.columns), config.cta_rows * config.cta_columns
-        useful = int(useful_ticks(plain, outputs, whole, *times.real_groups))
+        useful = int(useful_ticks(plain, outputs, whole, *times.real_groups[tile.slice]))
         self.book("tensor_core", useful)
         self.book("padding", plain - useful)
 
     def accumulate(self, tile: Tile, j: int, values: Values) -> None:
         """Add the products of step ``j`` to the tile's accumulators."""
-        given, sums = values.operands[tile.product], values.sums[tile.product]
+        given, sums = values.operands[tile.product], values.sums[tile.product][tile.slice]
         rows, columns = (slice(side.start, side.stop) for side in (tile.rows, tile.columns))
         step = slice(self.chip.bounds[j], self.chip.bounds[j + 1])
         held = np.ascontiguousarray(sums[columns, rows])

@@ -2,18 +2,24 @@
 
 Products of operands of up to 11 significant bits are exact in float32. Sums run along the reduction, weight by weight;
 that order is assumed, for the cores' own is not published, and it is the one of `gossamer.models.tensorcore_mux`. With
-fp16 accumulators the sum is rounded after each addition. Integers are scaled so that a tensor's largest magnitude is
-the largest integer (assumed: symmetric, one scale a tensor).
+fp16 accumulators the sum is rounded after each addition. What a format cannot hold is infinite, as in IEEE 754: cores
+do not clip. Of an infinite input and a weight of zero the product is NaN here, of a pruned weight too, which a sparse
+core would leave out. Integers are scaled so that a tensor's largest magnitude is the largest integer (assumed:
+symmetric, one scale a tensor).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numba import njit
 
-from ..workloads.gemm import Operands
+from ..workloads.gemm import Operands, operands
+from ..workloads.lowering import join
+from ..workloads.trace import Layer
 from .tensorcore_config import DTYPE_BITS, Config
 
 MANTISSA_BITS = {"bf16": 7, "tf32": 10}  # stored ones
@@ -28,7 +34,6 @@ class Rounded:
     vectors: np.ndarray
     bias: np.ndarray | None
     scale: float
-    saturated: int
 
     @classmethod
     def of(cls, given: Operands, dtype: str, weight_peak: float, input_peak: float) -> Rounded:
@@ -40,10 +45,8 @@ class Rounded:
                 np.rint(array / np.float64(scale)).astype(np.int32)
                 for array, scale in zip((given.weight, given.vectors), scales, strict=True)
             )
-            return cls(whole, inputs, given.bias, scales[0] * scales[1], 0)
-        weight, clipped = round_to(given.weight, dtype)
-        vectors, more = round_to(given.vectors, dtype)
-        return cls(weight, vectors, given.bias, 1.0, clipped + more)
+            return cls(whole, inputs, given.bias, scales[0] * scales[1])
+        return cls(round_to(given.weight, dtype), round_to(given.vectors, dtype), given.bias, 1.0)
 
     def finish(self, sums: np.ndarray) -> np.ndarray:
         """Return the outputs of ``sums``, (columns, rows), as the epilogue makes them in float32."""
@@ -51,20 +54,24 @@ class Rounded:
         return output if self.bias is None else output + self.bias
 
 
-def round_to(values: np.ndarray, dtype: str) -> tuple[np.ndarray, int]:
-    """Return float32 ``values`` rounded to ``dtype``, ties to even, still float32, and how many were clipped."""
+def round_to(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Return ``values`` as the float format ``dtype`` holds them, in float32.
+
+    fp16 and bf16 round to nearest, ties to even, tf32 to nearest, ties away from zero; what lies beyond the largest
+    number becomes infinite, and NaN stays. Sources: IEEE 754; NVIDIA, PTX ISA, cvt.rn and cvt.rna.tf32, the only
+    conversion to tf32 that every such core has.
+    """
     if dtype == "fp16":
-        greatest = np.float32(65504)
-        clipped = int(np.count_nonzero(np.abs(values) > greatest))
-        held = np.clip(values, -greatest, greatest) if clipped else values
-        return held.astype(np.float16).astype(np.float32), clipped
+        with np.errstate(over="ignore"):
+            return values.astype(np.float16).astype(np.float32)
     drop = 23 - MANTISSA_BITS[dtype]
-    words = np.ascontiguousarray(values).view(np.uint32).astype(np.uint64)
-    half = np.uint64((1 << (drop - 1)) - 1)
-    rounded = (words + half + ((words >> np.uint64(drop)) & np.uint64(1))) >> np.uint64(drop) << np.uint64(drop)
-    held = rounded.astype(np.uint32).view(np.float32)
-    over = ~np.isfinite(held)
-    return np.where(over, values, held), int(np.count_nonzero(over))
+    words = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    half: np.ndarray | np.uint32 = np.uint32(1 << (drop - 1))
+    if dtype == "bf16":
+        half = half - np.uint32(1) + ((words >> np.uint32(drop)) & np.uint32(1))
+    rounded = (words + half) & ~np.uint32((1 << drop) - 1)
+    special = words & np.uint32(0x7F800000) == np.uint32(0x7F800000)
+    return np.where(special, words, rounded).view(np.float32)
 
 
 def zeros(columns: int, rows: int, dtype: str) -> np.ndarray:
@@ -77,25 +84,49 @@ def multiply(config: Config, weight: np.ndarray, vectors: np.ndarray, sums: np.n
     if config.accumulate != "fp16":
         accumulate(weight, vectors, sums)
         return
-    for k in range(weight.shape[1]):
-        sums += vectors[:, k, None] * weight[:, k]
-        sums[:] = np.clip(sums, -65504, 65504).astype(np.float16)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for k in range(weight.shape[1]):
+            sums += vectors[:, k, None] * weight[:, k]
+            sums[:] = sums.astype(np.float16)
 
 
 def accumulate(weight: np.ndarray, vectors: np.ndarray, sums: np.ndarray) -> None:
     """Add the product as `multiply` does, in the accumulators' own precision."""
-    _accumulate(np.ascontiguousarray(weight.T), np.ascontiguousarray(vectors), sums)
+    finite = weight.dtype.kind == "i" or bool(np.isfinite(weight).all())
+    _accumulate(np.ascontiguousarray(weight.T), np.ascontiguousarray(vectors), finite, sums)
 
 
-def run(config: Config, given: list[Operands]) -> tuple[np.ndarray, dict[str, float]]:
-    """Return a layer's outputs, (columns, rows of all products) float32, and how far they are from float64."""
+def add(config: Config, parts: Iterable[np.ndarray]) -> np.ndarray:
+    """Return the sum of the partial sums ``parts``, one or more, in order, each addition rounded as accumulators do."""
+    total: np.ndarray | None = None
+    with np.errstate(over="ignore", invalid="ignore"):
+        for part in parts:
+            if total is None:
+                total = part
+                continue
+            total = total + part
+            if config.accumulate == "fp16":
+                total = total.astype(np.float16).astype(np.float32)
+    assert total is not None
+    return total
+
+
+def run(config: Config, layer: Layer, edges: Sequence[int]) -> tuple[np.ndarray, dict[str, float]]:
+    """Return a layer's outputs, (vectors, out) float32, and how far they are from float64.
+
+    ``edges``: where in the reduction the shares begin that are summed apart, and where the last one ends.
+    """
+    given = operands(layer)
     rounded = prepare(config, given)
-    outputs = []
-    for product in rounded:
+    outputs = [product.finish(add(config, _partial_sums(config, product, edges))) for product in rounded]
+    return judge(layer, given, rounded, outputs)
+
+
+def _partial_sums(config: Config, product: Rounded, edges: Sequence[int]) -> Iterator[np.ndarray]:
+    for first, last in pairwise(edges):
         sums = zeros(len(product.vectors), len(product.weight), config.dtype)
-        multiply(config, product.weight, product.vectors, sums)
-        outputs.append(product.finish(sums))
-    return judge(given, rounded, np.concatenate(outputs, axis=1))
+        multiply(config, product.weight[:, first:last], product.vectors[:, first:last], sums)
+        yield sums
 
 
 def prepare(config: Config, given: list[Operands]) -> list[Rounded]:
@@ -105,37 +136,50 @@ def prepare(config: Config, given: list[Operands]) -> list[Rounded]:
     return [Rounded.of(product, config.dtype, weight_peak, input_peak) for product in given]
 
 
-def judge(given: list[Operands], rounded: list[Rounded], output: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
-    """Return ``output`` and its error against float64."""
+def judge(
+    layer: Layer, given: list[Operands], rounded: list[Rounded], outputs: list[np.ndarray]
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Return the output that those of the products make, and its error against float64 where it is finite."""
     exact = []
     for product in given:
         bias = 0.0 if product.bias is None else product.bias.astype(np.float64)
         exact.append(product.vectors.astype(np.float64) @ product.weight.T.astype(np.float64) + bias)
-    reference = np.concatenate(exact, axis=1)
-    error = output - reference
+    output, reference = join(layer, outputs), join(layer, exact)
+    finite = np.isfinite(output)
+    held = [array for product in rounded for array in (product.weight, product.vectors)]
+    lost = sum(int(np.count_nonzero(~np.isfinite(array))) for array in [*held, output])
+    error = output[finite] - reference[finite]
     return output, {
-        "max_abs_error": float(np.abs(error).max()),
-        "rms_error": float(np.sqrt(np.mean(error**2))),
+        "max_abs_error": float(np.abs(error).max(initial=0.0)),
+        "rms_error": float(np.sqrt(np.mean(error**2))) if error.size else 0.0,
         "max_abs_reference": float(np.abs(reference).max()),
         "rms_reference": float(np.sqrt(np.mean(reference**2))),
         "same_argmax": float(np.mean(output.argmax(axis=1) == reference.argmax(axis=1))),
-        "saturated": sum(product.saturated for product in rounded),
+        "saturated": lost,
     }
 
 
-def rounding_bound(given: list[Operands], dtype: str, accumulate_in: str) -> np.ndarray:
-    """Return how far each output may be from the exact one, (columns, rows) in float64, if nothing is clipped.
+def range_warnings(arithmetic: dict[str, float], dtype: str) -> list[str]:
+    """Return what a user must know where numbers left the range of ``dtype`` or of its accumulators."""
+    lost = int(arithmetic["saturated"])
+    return [f"{lost:,} operands and outputs are infinite or NaN: beyond the range of {dtype} cores"] if lost else []
+
+
+def rounding_bound(layer: Layer, dtype: str, accumulate_in: str, shares: int = 1) -> np.ndarray:
+    """Return how far each output may be from the exact one, (vectors, out) in float64; infinite where one is.
+
+    ``shares``: at most so many parts of the reduction are summed apart.
 
     What rounding did to the operands, and a step of the accumulators at every addition.
     """
     step = {"fp16": 2.0**-11, "fp32": 2.0**-24}.get(accumulate_in, 0.0)
-    bounds = []
+    bounds, given = [], operands(layer)
     weight_peak = max(float(np.abs(product.weight).max()) for product in given)
     input_peak = max(float(np.abs(product.vectors).max()) for product in given)
     for product in given:
         held = Rounded.of(product, dtype, weight_peak, input_peak)
         weight, vectors = np.abs(product.weight.astype(np.float64)), np.abs(product.vectors.astype(np.float64))
-        terms = weight.shape[1] + 3  # the epilogue's scale, bias and float32 among them
+        terms = weight.shape[1] + shares + 2  # the epilogue's scale, bias and float32 among them
         if dtype in INTEGERS:
             greatest = (1 << (DTYPE_BITS[dtype] - 1)) - 1
             off_weight = np.where(weight != 0, weight_peak / greatest / 2, 0.0)
@@ -144,16 +188,20 @@ def rounding_bound(given: list[Operands], dtype: str, accumulate_in: str) -> np.
         else:
             off_weight = np.abs(held.weight - product.weight.astype(np.float64))
             off_vectors = np.abs(held.vectors - product.vectors.astype(np.float64))
-        bound = vectors @ off_weight.T + off_vectors @ (weight + off_weight).T
-        sums = (vectors + off_vectors) @ (weight + off_weight).T
         bias = 0.0 if product.bias is None else np.abs(product.bias.astype(np.float64))
+        with np.errstate(invalid="ignore"):  # an infinite operand bounds nothing
+            bound = vectors @ off_weight.T + off_vectors @ (weight + off_weight).T
+            sums = (vectors + off_vectors) @ (weight + off_weight).T
         bounds.append(bound + terms * (step * (sums + bias) + 2.0**-25 * (step == 2.0**-11)))
-    return np.concatenate(bounds, axis=1)
+    return join(layer, bounds)
 
 
 @njit(cache=True)
-def _accumulate(weight, vectors, sums):  # type: ignore[no-untyped-def]
-    """Add weight (k, rows) times vectors, block by block of the weight so that it stays in cache; k ascends."""
+def _accumulate(weight, vectors, finite, sums):  # type: ignore[no-untyped-def]
+    """Add weight (k, rows) times vectors, block by block of the weight so that it stays in cache; k ascends.
+
+    A zero adds nothing to what is ``finite``; times an infinite weight it is NaN.
+    """
     reduction, rows = weight.shape
     for row in range(0, rows, 512):
         last_row = min(rows, row + 512)
@@ -163,7 +211,7 @@ def _accumulate(weight, vectors, sums):  # type: ignore[no-untyped-def]
                 total = sums[v, row:last_row]
                 for k in range(first, last):
                     x = vectors[v, k]
-                    if x != 0:
+                    if x != 0 or not finite:
                         part = weight[k, row:last_row]
                         for r in range(len(total)):
                             total[r] += part[r] * x

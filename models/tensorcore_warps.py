@@ -7,7 +7,7 @@ a sub-core takes what its warps offer in turn. Time runs in ticks.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import simpy
@@ -15,14 +15,23 @@ import simpy
 from .tensorcore_config import Config
 from .tensorcore_instruction import Instruction, Schedule, Ticks
 
+if TYPE_CHECKING:
+    from ..simulator.timeline import Timeline
+
 Process = Generator[simpy.Event, Any, None]
 
 
-def run(config: Config, ticks: Ticks, programs: Sequence[Sequence[Instruction]], rounds: int) -> Schedule:
+def run(
+    config: Config,
+    ticks: Ticks,
+    programs: Sequence[Sequence[Instruction]],
+    rounds: int,
+    timeline: Timeline | None = None,
+) -> Schedule:
     """Return when each instruction of ``programs`` issues, ``rounds`` times over."""
     env = simpy.Environment()
-    cores = [SubCore(env, ticks) for _ in range(config.tensor_cores_per_sm)]
-    warps = [Warp(env, ticks, program, rounds) for program in programs]
+    cores = [SubCore(env, ticks, f"core{number}", timeline) for number in range(config.tensor_cores_per_sm)]
+    warps = [Warp(env, ticks, f"warp{number}", program, rounds) for number, program in enumerate(programs)]
     for number, warp in enumerate(warps):
         cores[number % len(cores)].warps.append(warp)
         env.process(warp.run())
@@ -30,14 +39,19 @@ def run(config: Config, ticks: Ticks, programs: Sequence[Sequence[Instruction]],
         env.process(core.run(rounds))
     env.run()
     issues = tuple(np.array(warp.issues, np.int64).reshape(rounds, len(warp.program)) for warp in warps)
-    return Schedule(ticks.per_cycle, issues, max((core.end for core in cores), default=0))
+    end = max((core.end for core in cores), default=0)
+    if timeline is not None:
+        timeline.advance(-(-end // ticks.per_cycle))
+    return Schedule(ticks.per_cycle, issues, end)
 
 
 class Warp:
     """A program that is run over and over; ``offer`` holds its next instruction once it may issue."""
 
-    def __init__(self, env: simpy.Environment, ticks: Ticks, program: Sequence[Instruction], rounds: int) -> None:
-        self.env, self.ticks, self.program, self.rounds = env, ticks, program, rounds
+    def __init__(
+        self, env: simpy.Environment, ticks: Ticks, name: str, program: Sequence[Instruction], rounds: int
+    ) -> None:
+        self.env, self.ticks, self.name, self.program, self.rounds = env, ticks, name, program, rounds
         self.offer = simpy.Store(env, capacity=1)
         self.issued = env.event()
         self.issues: list[int] = []
@@ -72,8 +86,8 @@ class Warp:
 class SubCore:
     """A tensor core and its dispatch port: one instruction of each warp in turn."""
 
-    def __init__(self, env: simpy.Environment, ticks: Ticks) -> None:
-        self.env, self.ticks = env, ticks
+    def __init__(self, env: simpy.Environment, ticks: Ticks, name: str, timeline: Timeline | None) -> None:
+        self.env, self.ticks, self.name, self.timeline = env, ticks, name, timeline
         self.warps: list[Warp] = []
         self.end = 0
 
@@ -85,12 +99,21 @@ class SubCore:
                 for warp in self.warps:
                     if place < len(warp.program):
                         instruction = yield warp.offer.get()
-                        warp.issue(instruction, self.env.process(self.multiply(instruction)))
-                        yield self.env.timeout(self.ticks.issue(instruction))
-            yield self.env.timeout(self.ticks.overhead)
+                        warp.issue(instruction, self.env.process(self.multiply(warp, instruction)))
+                        yield from self.step(self.name, f"{warp.name} {instruction}", self.ticks.issue(instruction))
+            yield from self.step(self.name, "close the loop", self.ticks.overhead)
 
-    def multiply(self, instruction: Instruction) -> Generator[simpy.Event, Any, int]:
+    def multiply(self, warp: Warp, instruction: Instruction) -> Generator[simpy.Event, Any, int]:
         """Return the tick in which the results of ``instruction``, issued now, come back."""
-        yield self.env.timeout(self.ticks.latency(instruction))
+        track = f"{warp.name} r{instruction.register}"
+        yield from self.step(track, str(instruction), self.ticks.latency(instruction))
         self.end = max(self.end, int(self.env.now))
         return int(self.env.now)
+
+    def step(self, track: str, name: str, ticks: int) -> Process:
+        """Pass ``ticks`` and note them in the timeline, in whole cycles."""
+        start = int(self.env.now)
+        yield self.env.timeout(ticks)
+        if self.timeline is not None:
+            per_cycle = self.ticks.per_cycle
+            self.timeline.interval(track, name, start // per_cycle, int(self.env.now) // per_cycle)

@@ -78,12 +78,15 @@ COLUMNS: dict[str, tuple[str, str]] = {
     # counts of Sparseloop's sparse tensor core
     "weight_register_reads": ("words", "weights read from the multipliers' own registers, one a MAC"),
     "weight_register_writes": ("words", "kept weights loaded into them, once a tile of columns"),
+    "register_metadata_reads": ("words", "their metadata read with them, in words of the machine's width"),
+    "register_metadata_writes": ("words", "their metadata loaded"),
     "accumulator_reads": ("words", "sums read: one an addition of a row's products, the last read included"),
     "accumulator_writes": ("words", "sums written: one an addition of a row's products"),
     "smem_reads": ("words", "weights and inputs read from shared memory"),
     "smem_writes": ("words", "weights and inputs written to shared memory"),
     "metadata_reads": ("words", "metadata read from shared memory, in words of the machine's width"),
     "metadata_writes": ("words", "metadata written to shared memory"),
+    "dram_metadata_reads": ("words", "metadata read from DRAM"),
     # counts of tensor cores; multiplications and HBM bytes also of dual-side ones
     "instructions": ("instructions", "mma or mma.sp of warps, those on padding and repeated ones included"),
     "multiplications": ("MACs", "multiply-accumulates of all instructions, zeros and padding included; on dstc, those "
@@ -94,8 +97,8 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "metadata_bytes": ("bytes", "positions of kept weights that tiles loaded, of those below"),
     "smem_read_bytes": ("bytes", "read from shared memory by the warps"),
     "smem_write_bytes": ("bytes", "written to shared memory: the steps that tiles loaded"),
-    "l2_read_bytes": ("bytes", "read from L2 by the tiles"),
-    "l2_write_bytes": ("bytes", "outputs written through L2"),
+    "l2_read_bytes": ("bytes", "read from L2 by the tiles, and partial sums (split_k)"),
+    "l2_write_bytes": ("bytes", "outputs written through L2, and partial sums (split_k)"),
     "hbm_read_bytes": ("bytes", "weights and inputs, each once"),
     "hbm_write_bytes": ("bytes", "outputs, each once"),
     "quanta": ("quanta", "blocks of multipliers that dstc issued; some of a block may idle"),
@@ -169,6 +172,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "sm_epilogue": ("SM cycles", "writing outputs"),
     "sm_idle": ("SM cycles", "no tile left, others not done"),
     "sm_hbm": ("SM cycles", "all tiles done, HBM still moving operands and outputs"),
+    "sm_split_k": ("SM cycles", "the second kernel, which adds the partial sums of a split reduction"),
     "sm_kernel": ("SM cycles", "what a real kernel takes beyond the bounds (kernel_efficiency)"),
     **{
         f"{unit}_{act}": (of, f"{what} {act}")

@@ -28,6 +28,7 @@ __all__ = [
 ]  # fmt: skip
 
 WIDTH_FOR_NAMES = 92  # beside the names of the figures; wider headings are numbered instead
+COLUMNS_AT_ONCE = 8  # of a comparison
 TRAINING_FLOPS = "FLOPs of all training so far that the masks leave; 1 is a dense training over the same schedule."
 UNITS = {  # how a kind of unit is written where it is not a plain word
     "pe": "PE", "sm": "SM", "gpu": "GPU",
@@ -180,19 +181,23 @@ def compare_table(results: Sequence[Result]) -> RenderableType:
     rows = compare_rows(results)
     alike = len({row["machine"] for row in rows}) == 1
     names = [row["trace"] if alike else f"{row['trace']}\non {row['machine']}" for row in rows]
-    table = new_table(escape(f"on {rows[0]['machine']}") if alike and rows else "")
-    table.add_column("", no_wrap=True)
     legend: list[Text] = []
     if sum(max(map(len, name.split("\n"))) + 1 for name in names) > WIDTH_FOR_NAMES:
         legend = [Text(f"{i}: {name}".replace("\n", " ")) for i, name in enumerate(names, start=1)]
         names = [str(i) for i in range(1, len(names) + 1)]
-    for name in names:
-        table.add_column(escape(name), justify="right", overflow="fold")
-    for column, heading, form in COMPARE_ROWS:
-        values = [row.get(column) for row in rows]
-        if any(value is not None for value in values) and not (column == "energy_table" and legend):
-            table.add_row(heading, *("" if value is None else form(value) for value in values))
-    return Group(*legend, table, *_energy_notes(rows))
+    tables = []
+    for first in range(0, len(rows), COLUMNS_AT_ONCE):  # more would not fit, and break their figures
+        some = slice(first, first + COLUMNS_AT_ONCE)
+        table = new_table(escape(f"on {rows[0]['machine']}") if alike and first == 0 else "")
+        table.add_column("", no_wrap=True)
+        for name in names[some]:
+            table.add_column(escape(name), justify="right", overflow="fold")
+        for column, heading, form in COMPARE_ROWS:
+            values = [row.get(column) for row in rows]
+            if any(value is not None for value in values) and not (column == "energy_table" and legend):
+                table.add_row(heading, *("" if value is None else form(value) for value in values[some]))
+        tables.append(table)
+    return Group(*legend, *tables, *_energy_notes(rows))
 
 
 def history_table(run: Run) -> RenderableType:

@@ -30,6 +30,11 @@ DSTC_DENSE_CYCLES = 4600
 REDUCTIONS = (256, 1024, 4096, 16384)
 PATTERNS = ((2, 4), (1, 4), (1, 8), (1, 16), (1, 32))
 MEASURED = Gemm(3072, 10240, 3072)  # rows, reduction, columns
+FITTED = (
+    "issue_min_cycles", "sparse_issue_min_cycles", "latency_base_cycles", "latency_per_cycle",
+    "instruction_spacing_cycles", "loop_overhead_cycles",
+)  # fmt: skip
+BORROWERS = ("rtx3070ti-sparse", "h100-sparse")
 HBM_80GB = 2039e9  # bytes/s
 
 
@@ -45,6 +50,18 @@ def instruction_figure(row: dict[str, Any], warps: int, ilp: int) -> tuple[float
         ilp=ilp,
     )
     return found.latency_cycles, found.fma_per_clk_per_sm
+
+
+def borrowed_figures() -> Figures:
+    """Return the throughput of boards that rest on the A100's constants, with those that each of them borrows."""
+    fitted = load_machine("a100-sparse").config
+    figures: Figures = {}
+    for name in BORROWERS:
+        machine = load_machine(name)
+        same = [field for field in FITTED if getattr(machine.config, field) == getattr(fitted, field)]
+        rate = instruction_throughput(machine).fma_per_clk_per_sm
+        figures[name] = (rate, f"assumed to be those of the A100: {', '.join(same)}" if same else "")
+    return figures
 
 
 def instruction_name(row: dict[str, Any]) -> str:

@@ -40,7 +40,8 @@ class LayerResult(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     such units times ``cycles``. ``cycles_per_unit``: the same, one number a unit. ``theoretical_cycles``: with all
     units busy all the time. ``traffic_bytes``: by memory level. ``storage_bits``: the encoded weight, by part.
     ``arithmetic``: what the machine's number formats did to the output, against float64. ``roofline``: where the layer
-    stands under the machine's bounds, None where the model draws none. ``output``: the values the hardware produces,
+    stands under the machine's bounds, None where the model draws none. ``tiling``: how the layer was cut into tiles,
+    None where the model tells none. ``output``: the values the hardware produces,
     (vectors, out); not part of the JSON form.
     """
 
@@ -63,6 +64,7 @@ class LayerResult(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     storage_bits: dict[str, int]
     arithmetic: dict[str, float] | None = None
     roofline: dict[str, float] | None = None
+    tiling: dict[str, int] | None = None
     warnings: list[str] = []
 
     @property

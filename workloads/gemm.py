@@ -3,6 +3,9 @@
 A product is ``rows`` (outputs) x ``reduction`` (inputs) times ``reduction`` x ``columns`` (vectors). A convolution is
 an implicit one: its columns are the output positions of all samples, and its reduction runs over the kernel's cells,
 in each over the input channels, so that groups along the channels stay together. Patches are only made for values.
+
+What stands for the weight of a matmul is an activation: nobody knows its zeros before it is there, so that it promises
+no more than its pattern says, and is dense without one.
 """
 
 from __future__ import annotations
@@ -12,14 +15,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from .errors import InputError
-from .lowering import lower
+from .lowering import lower, reduction_axis
 from .patterns import Pattern
 from .trace import Layer
 
 
 @dataclass(frozen=True)
 class Gemm:
-    """The sizes of ``count`` products of one layer, all alike; a grouped convolution makes one a group.
+    """The sizes of ``count`` products of one layer, all alike: the groups of a convolution, the products of a matmul.
 
     ``channels`` x ``cells`` is the reduction: input features, for each cell of a convolution's kernel.
     ``input_words``: of the second operand in memory, of all products; a convolution's input, not its patches.
@@ -94,10 +97,12 @@ class Operands:
 def lower_gemm(layer: Layer) -> Gemm:
     """Return the sizes of the products that compute ``layer``; nothing of their size is made."""
     shape, inputs = layer.shape, layer.inputs
+    pattern = _promise(layer.pattern, reduction_axis(layer))
     if layer.op == "linear":
-        return Gemm(
-            rows=shape[0], channels=shape[1], columns=inputs.size // shape[1], pattern=_promise(layer.pattern, 1)
-        )
+        return Gemm(rows=shape[0], channels=shape[1], columns=inputs.size // shape[1], pattern=pattern)
+    if layer.op == "matmul":
+        count, rows, depth = shape
+        return Gemm(rows=rows, channels=depth, columns=inputs.shape[1], count=count, pattern=pattern or (1, 1))
     attributes = layer.attributes
     sides = (
         (size + 2 * pad - step * (kernel - 1) - 1) // stride + 1
@@ -112,40 +117,22 @@ def lower_gemm(layer: Layer) -> Gemm:
         columns=len(inputs) * int(np.prod(list(sides))),
         cells=shape[2] * shape[3],
         count=attributes["groups"],
-        pattern=_promise(layer.pattern, 1),
+        pattern=pattern,
     )
     # Strides may skip inputs, and patches may be fewer than the input has words.
     return replace(gemm, input_words=min(inputs.size, gemm.input_words))
 
 
-def batched_matmul(name: str, weight: np.ndarray, inputs: np.ndarray, pattern: Pattern | None = None) -> Layer:
-    """Return the layer that multiplies, for each of ``count``, a weight of its own: a convolution of one cell.
-
-    ``weight`` is (count, out, in), float32: one a head, say. ``inputs`` is (batch, count, vectors, in). A row of the
-    layer's output is a vector of a sample: the ``out`` of the first weight, then of the next. ``pattern`` is that of
-    the convolution's weight, (count x out, in, 1, 1), whose axis 1 is the reduction.
-    Raises InputError where the shapes do not suit each other, and as `Layer` does.
-    """
-    if weight.ndim != 3 or inputs.ndim != 4 or inputs.shape[1::2] != weight.shape[::2]:
-        raise InputError(
-            f"layer {name}: a batched product needs weight (count, out, in) and inputs (batch, count, vectors, in), "
-            f"not {weight.shape} and {inputs.shape}"
-        )
-    count, out, depth = weight.shape
-    batch, _, vectors, _ = inputs.shape
-    return Layer(
-        name=name,
-        op="conv2d",
-        weight=np.ascontiguousarray(weight).reshape(count * out, depth, 1, 1),
-        inputs=np.ascontiguousarray(inputs.transpose(0, 1, 3, 2)).reshape(batch, count * depth, vectors, 1),
-        pattern=Pattern() if pattern is None else pattern,
-        attributes={"groups": count},
-    )
+def vectors(layer: Layer, gemm: Gemm) -> int:
+    """Return how many vectors meet a weight: those of all products of a matmul, of a convolution those of one group."""
+    return gemm.columns * gemm.count if layer.op == "matmul" else gemm.columns
 
 
 def by_channel(layer: Layer) -> np.ndarray:
     """Return the weight's nonzero structure as a view, (outputs, channels, cells): codes or weights, as kept."""
     kept = layer.kept
+    if layer.op == "matmul":
+        return kept.reshape(-1, kept.shape[2], 1)
     return kept.reshape(kept.shape[0], kept.shape[1], -1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -40,7 +41,7 @@ class Product:
 
 
 def lower(layer: Layer) -> list[Product]:
-    """Return the products that compute ``layer``: one, or one a group of a grouped convolution.
+    """Return the products that compute ``layer``: one, one a group of a grouped convolution, or those of a matmul.
 
     A convolution is one product an output position: its vector is the patch of the padded input under the kernel, in
     the order (channel, row, column) of the weight. Vectors follow one another by sample, then row, then column.
@@ -49,6 +50,8 @@ def lower(layer: Layer) -> list[Product]:
     if layer.op == "linear":
         vectors = np.ascontiguousarray(layer.inputs.reshape(-1, layer.inputs.shape[-1]))
         return [Product(np.ascontiguousarray(layer.kept), vectors, bias, layer.codebook)]
+    if layer.op == "matmul":
+        return [Product(weight, inputs, None, None) for weight, inputs in zip(layer.weight, layer.inputs, strict=True)]
     groups = layer.attributes["groups"]
     out, channels = layer.shape[0] // groups, layer.shape[1]
     products = []
@@ -58,6 +61,20 @@ def lower(layer: Layer) -> list[Product]:
         vectors = _patches(layer, layer.inputs[:, group * channels : (group + 1) * channels])
         products.append(Product(kept, vectors, None if bias is None else bias[rows], layer.codebook))
     return products
+
+
+def reduction_axis(layer: Layer) -> int:
+    """Return the axis of the weight of ``layer`` along which it is summed up."""
+    return 2 if layer.op == "matmul" else 1
+
+
+def join(layer: Layer, parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the output of ``layer``, a row a vector, of the outputs of its products, (vectors, out) each.
+
+    The groups of a convolution meet the same positions and lie side by side; the products of a matmul meet vectors of
+    their own and lie below one another.
+    """
+    return np.concatenate(parts, axis=0 if layer.op == "matmul" else 1)
 
 
 def _patches(layer: Layer, inputs: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from gossamer.simulator.timeline import Timeline
 from gossamer.workloads import Layer, Trace, load_trace
 from gossamer.workloads.errors import InputError
 from gossamer.workloads.formats import nm
-from gossamer.workloads.gemm import Gemm, batched_matmul
+from gossamer.workloads.gemm import Gemm
 from gossamer.workloads.patterns import Pattern
 
 A100 = load_machine("a100-sparse")
@@ -186,13 +186,51 @@ def test_units_and_recurrences_agree_on_convolutions(groups, channels, density, 
     assert result.vectors == 2 * 5 * 5 and result.counts["ctas"] == groups * 1 * 4
 
 
-def test_heads_of_a_batched_product_share_one_launch():
-    rng = np.random.default_rng(3)
-    shapes = ((3, 32, 16), (1, 3, 16, 16))
-    layer = batched_matmul("scores", *(rng.standard_normal(shape).astype(np.float32) for shape in shapes))
+def matmul(products, out, rows, depth, samples=1, pattern=None, seed=3):
+    rng = np.random.default_rng(seed)
+    weight = rng.standard_normal((products, out, depth)).astype(np.float32)
+    kind = Pattern()
+    if pattern is not None:
+        weight = sparse_weight(rng, products * out, depth, *pattern).reshape(weight.shape)
+        kind = Pattern("n:m", n=pattern[0], m=pattern[1], axis=2)
+    inputs = rng.standard_normal((products, rows, depth)).astype(np.float32)
+    attributes = {"samples": samples}
+    return Layer(name="qk", op="matmul", weight=weight, inputs=inputs, pattern=kind, attributes=attributes)
+
+
+def test_heads_of_a_matmul_share_one_launch():
+    layer = matmul(6, 32, 16, 16, samples=2)
     result = both(tiny(launch_s=1e-6), layer)
-    assert (result.counts["ctas"], result.counts["waves"]) == (3, 2)
+    assert (result.counts["ctas"], result.counts["waves"]) == (6, 3)
     assert result.cycles_per_unit["sm"]["launch"] == [1410, 1410]
+    assert (result.samples, result.vectors, result.macs) == (2, 96, 6 * 32 * 16 * 16)
+    assert result.output.shape == (96, 32)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(
+    sizes=st.tuples(*[st.integers(1, 40)] * 3),
+    samples=st.integers(1, 2),
+    heads=st.integers(1, 3),
+    pattern=st.sampled_from([None, (2, 4), (1, 4)]),
+    sparsity=st.sampled_from(["dense", "2:4", "n:m", "v:n:m"]),
+    dtype=st.sampled_from(["fp16", "bf16", "int8"]),
+)
+def test_units_and_recurrences_agree_on_products_of_activations(sizes, samples, heads, pattern, sparsity, dtype):
+    accumulate = "int32" if dtype == "int8" else "fp32"
+    layer = matmul(samples * heads, *sizes, samples=samples, pattern=pattern)
+    result = both(tiny(sparsity=sparsity, dtype=dtype, accumulate=accumulate), layer)
+    exact = np.concatenate([x @ w.T for x, w in zip(layer.inputs, layer.weight, strict=True)])
+    assert np.abs(result.output - exact).max() <= {"fp16": 0.05, "bf16": 0.3, "int8": 1.0}[dtype]
+
+
+def test_an_activation_that_promises_nothing_runs_dense_whatever_its_zeros():
+    sparse = matmul(2, 32, 16, 32, pattern=(2, 4))
+    bare = Layer(name="qk", op="matmul", weight=sparse.weight, inputs=sparse.inputs, attributes={"samples": 1})
+    promised, plain = both(tiny(), sparse), both(tiny(), bare)
+    assert plain.counts["multiplications"] == 2 * promised.counts["multiplications"]
+    assert plain.macs == 2 * promised.macs
+    np.testing.assert_array_equal(plain.output, promised.output)
 
 
 def test_causes_of_a_product_by_hand():
@@ -299,18 +337,37 @@ def test_integers_are_scaled_to_the_largest():
 @given(st.floats(width=32, min_value=-60000, max_value=60000))
 def test_rounding_to_fp16_is_numpys_and_to_bf16_and_tf32_to_nearest(value):
     array = np.array([value], np.float32)
-    assert round_to(array, "fp16")[0][0] == np.float32(np.float16(value))
+    assert round_to(array, "fp16")[0] == np.float32(np.float16(value))
     for dtype, bits in (("bf16", 8), ("tf32", 11)):
-        held = float(round_to(array, dtype)[0][0])
+        held = float(round_to(array, dtype)[0])
         assert abs(held - float(array[0])) <= abs(float(array[0])) * 2.0**-bits + 2.0**-140
 
 
-def test_what_fp16_cannot_hold_is_clipped_and_counted():
+def test_what_fp16_cannot_hold_is_infinite_counted_and_told():
     layer = Layer(
         name="fc", op="linear", weight=np.ones((1, 1), np.float32), inputs=np.array([[1e6], [-1e6], [1]], np.float32)
     )
     result = both(tiny(), layer)
-    assert result.output.tolist() == [[65504.0], [-65504.0], [1.0]] and result.arithmetic["saturated"] == 2
+    assert result.output.tolist() == [[np.inf], [-np.inf], [1.0]]
+    assert result.arithmetic["saturated"] == 4 and result.arithmetic["max_abs_error"] == 0
+    assert result.warnings == ["4 operands and outputs are infinite or NaN: beyond the range of fp16 cores"]
+    assert both(tiny(dtype="bf16"), layer).warnings == []
+    (found,) = check(tiny(), Trace(name="far", layers=(layer,)))
+    assert found.passed and found.saturated == 4
+
+
+def test_sums_that_leave_the_range_of_fp16_accumulators_are_infinite():
+    weight = np.array([[60000, 60000], [60000, -60000]], np.float32)
+    layer = Layer(name="fc", op="linear", weight=weight, inputs=np.ones((1, 2), np.float32))
+    assert both(tiny(accumulate="fp16"), layer).output.tolist() == [[np.inf, 0.0]]
+    assert both(tiny(), layer).output.tolist() == [[120000.0, 0.0]]
+
+
+def test_a_zero_that_meets_an_infinite_weight_is_no_number():
+    layer = Layer(
+        name="fc", op="linear", weight=np.array([[1e6, 1]], np.float32), inputs=np.array([[0, 1]], np.float32)
+    )
+    assert np.isnan(both(tiny(), layer).output).all()
 
 
 def test_without_values_the_cost_is_the_same():

@@ -1,5 +1,6 @@
 """Instructions on one SM: published figures, each rule of the machine to the tick, event against fast."""
 
+import itertools
 from fractions import Fraction
 
 import numpy as np
@@ -17,6 +18,7 @@ from gossamer.models.tensorcore_instruction import (
     steady_round,
     time_instruction,
 )
+from gossamer.simulator.timeline import Timeline
 from gossamer.workloads import InputError
 
 A100 = load_machine("a100-sparse")
@@ -321,3 +323,42 @@ def test_an_unknown_engine_and_no_rounds_are_refused():
         schedule(A100, [[K16]], engine="slow")
     with pytest.raises(InputError, match="rounds must be at least 1, not 0"):
         schedule(A100, [[K16]], 0)
+
+
+def test_timeline_shows_what_sub_cores_issue_and_what_is_on_its_way_to_accumulators():
+    timeline = Timeline()
+    sparse = Instruction((16, 8, 32), sparse=True, register=1)  # c = II = 8, L = 24.7
+    found = schedule(A100, [[K16, sparse], [], [], [], [K8]], engine="event", timeline=timeline)
+    # Warps 0 and 4 share core 0: K16 at 0, K8 at 8, the sparse one at 12; the loop closes at 20 for 0.8.
+    assert [
+        (i.track, i.name, i.start, i.end) for i in sorted(timeline.intervals, key=lambda i: (i.track, i.start))
+    ] == [
+        ("core0", "warp0 mma m16n8k16 fp16, fp32", 0, 8),
+        ("core0", "warp4 mma m16n8k8 fp16, fp32", 8, 12),
+        ("core0", "warp0 mma.sp m16n8k32 fp16, fp32", 12, 20),
+        ("warp0 r0", "mma m16n8k16 fp16, fp32", 0, 24),
+        ("warp0 r1", "mma.sp m16n8k32 fp16, fp32", 12, 36),
+        ("warp4 r0", "mma m16n8k8 fp16, fp32", 8, 25),
+    ]
+    assert found.cycles == 12 + 24.7 and timeline.offset == 37
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(programs=st.lists(st.lists(st.sampled_from([K16, K8, SPARSE_K16]), max_size=3), min_size=1, max_size=6))
+def test_tracks_of_a_timeline_never_overlap_and_do_not_change_the_schedule(programs):
+    timeline = Timeline()
+    drawn, plain = schedule(A100, programs, 3, "event", timeline), schedule(A100, programs, 3)
+    assert all((mine == other).all() for mine, other in zip(drawn.issues, plain.issues, strict=True))
+    tracks = {}
+    for interval in timeline.intervals:
+        tracks.setdefault(interval.track, []).append((interval.start, interval.end))
+    for spans in tracks.values():
+        spans.sort()
+        assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
+    issued = 3 * sum(map(len, programs))
+    assert sum(len(spans) for track, spans in tracks.items() if track.startswith("warp")) == issued
+
+
+def test_a_timeline_needs_the_event_engine():
+    with pytest.raises(InputError, match=r"^a timeline needs engine event, not 'fast'$"):
+        schedule(A100, [[K16]], timeline=Timeline())

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gossamer.models.tensorcore_mux import round_to, select_and_multiply
+from gossamer.models.tensorcore_mux import select_and_multiply
+from gossamer.models.tensorcore_values import round_to
 from gossamer.workloads import InputError
 from gossamer.workloads.formats import nm
 
@@ -93,13 +94,18 @@ def test_integer_sums_wrap_as_the_instruction_does():
     assert select_and_multiply(a, np.full((groups, 1), -128, np.int8), "int8").tolist() == [[-(2**31)]]
 
 
-def test_operands_are_rounded_to_nearest_even():
+def test_operands_are_rounded_to_nearest():
     values = np.array([1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-7, -1 - 2**-8, 3e38, np.inf, 0.0], np.float32)
     assert round_to(values, "bf16").tolist()[:4] == [1.0, 1 + 2**-6, 1 + 2**-7, -1.0]
     assert round_to(values, "bf16")[5] == np.inf
     assert np.isnan(round_to(np.array([np.nan], np.float32), "bf16")).all()
-    assert round_to(np.array([1 + 2**-11, 1 + 3 * 2**-11], np.float32), "tf32").tolist() == [1.0, 1 + 2**-9]
-    assert round_to(np.array([65520.0]), "fp16").tolist() == [np.inf]
+    ties = np.array([1 + 2**-11, 1 + 3 * 2**-11, -1 - 2**-11], np.float32)
+    assert round_to(ties, "tf32").tolist() == [1 + 2**-10, 1 + 2**-9, -1 - 2**-10]  # away from zero
+    beyond = np.array([65519.0, 65520.0, -1e5], np.float32)
+    assert round_to(beyond, "fp16").tolist() == [65504, np.inf, -np.inf]
+    largest = float(np.finfo(np.float32).max)
+    assert round_to(np.array([largest, -largest], np.float32), "bf16").tolist() == [np.inf, -np.inf]
+    assert round_to(np.array([largest], np.float32), "tf32").tolist() == [np.inf]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from gossamer.__main__ import main
+from gossamer.reports.tensorcore_figures import BORROWERS, FITTED
 from gossamer.reports.validate import failed, validate_tensor_core, validations
 from gossamer.workloads.errors import InputError
 
@@ -60,7 +61,7 @@ def test_the_study_is_exact_in_cycles_and_within_a_thousandth_in_energy(checks):
     study = [check for check in checks if check.group == PAPER["sparseloop"]["group"]]
     assert len(study) == 12 and {check.verdict for check in study} == {"hit"}
     assert all(check.simulated == check.published for check in study if check.unit == "cycles")
-    assert all(abs(check.error) < 0.001 for check in study if check.unit == "uJ")
+    assert all(abs(check.error) < 2e-4 for check in study if check.unit == "uJ")
 
 
 def test_the_dual_side_core_is_within_12_percent_and_falls_with_density(checks):
@@ -77,14 +78,31 @@ def test_whole_products_are_said_to_be_derived(checks):
 
 
 def test_a_measured_kernel_is_reported_and_never_asserted(checks):
-    measured = [check for check in checks if check.verdict == "information"]
+    measured = [check for check in checks if check.group == PAPER["measured"]["group"]]
+    assert {check.verdict for check in measured} == {"information"}
     assert len(measured) == 3 and {check.tolerance for check in measured} == {"not asserted"}
     dense, sparse = measured[0], measured[1]
     assert dense.simulated < dense.published and sparse.simulated < sparse.published  # the bounds are bounds
 
 
+def test_boards_that_borrow_fitted_constants_are_named_and_never_asserted(checks):
+    borrowed = [check for check in checks if check.group == PAPER["borrowed"]["group"]]
+    assert [check.name.split(",")[0] for check in borrowed] == ["rtx3070ti-sparse", "h100-sparse"]
+    for check in borrowed:
+        assert (check.verdict, check.published, check.error) == ("information", None, None)
+        assert check.note == f"assumed to be those of the A100: {', '.join(FITTED)}"
+
+
+@pytest.mark.parametrize("board", BORROWERS)
+def test_every_borrowed_constant_says_in_its_machine_file_that_it_is_assumed(board):
+    text = (resources.files("gossamer.models") / "configs" / f"{board}.toml").read_text("utf-8")
+    machine = tomllib.loads(text)
+    for name in FITTED:
+        assert name not in machine and machine["sources"][name].startswith("assumed: that fitted on the A100")
+
+
 def test_every_source_tells_how_it_is_known(checks):
-    assert {check.source[:2] for check in checks} == {"P:", "S:", "D:"}
+    assert {check.source.split(":")[0] for check in checks} == {"P", "S", "D", "assumed"}
     assert all(check.unit and check.tolerance and check.group for check in checks)
 
 

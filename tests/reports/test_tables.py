@@ -98,6 +98,13 @@ def test_a_comparison_stands_side_by_side_and_warns_of_different_energy_tables(t
     assert "do not compare" not in same and "Energy table: eie-45nm-calibrated." in same
 
 
+def test_a_comparison_of_many_is_cut_into_tables_whose_figures_stay_whole():
+    trace = random_layer(64, 64, 0.2, 0.5, seed=0, samples=1000)
+    lines = printed(compare_table([simulate(SYSTOLIC, trace)] * 11))
+    heads = [line.split() for line in lines if line.split() and line.split()[0] == "samples"]
+    assert heads == [["samples", *["1,000"] * 8], ["samples", *["1,000"] * 3]]
+
+
 def test_checks_show_source_error_and_verdict():
     checks = [
         Check(name="time", source="Table IV", published=9.9, simulated=9.9075, unit="us", error=0.0007576,

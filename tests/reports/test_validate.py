@@ -56,6 +56,13 @@ def test_what_is_for_information_is_neither_hit_nor_miss():
     assert not failed([check])
 
 
+def test_information_needs_no_published_figure():
+    entry = {"name": "n", "source": "assumed", "unit": "us", "information": True}
+    check = judge(entry, 99.0, 0.01)
+    assert (check.verdict, check.published, check.error) == ("information", None, None)
+    assert judge(entry, None, 0.01).verdict == "skipped"
+
+
 def test_without_a_value_a_check_is_skipped_and_says_why():
     check = judge(KNOWN, None, 0.01, note="needs a file")
     assert (check.verdict, check.simulated, check.error, check.note) == ("skipped", None, None, "needs a file")

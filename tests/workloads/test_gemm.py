@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from gossamer.workloads import Layer
 from gossamer.workloads.errors import InputError
-from gossamer.workloads.gemm import Gemm, batched_matmul, by_channel, lower_gemm, operands
-from gossamer.workloads.lowering import lower
+from gossamer.workloads.gemm import Gemm, by_channel, lower_gemm, operands, vectors
+from gossamer.workloads.lowering import join, lower
 from gossamer.workloads.patterns import Pattern
 
 RNG = np.random.default_rng(5)
@@ -89,23 +89,35 @@ def test_only_a_pattern_along_the_inputs_is_a_promise(pattern, promise):
     assert lower_gemm(layer).pattern == promise
 
 
-def test_batched_product_is_one_product_a_weight():
-    weight, inputs = numbers(3, 5, 8), numbers(2, 3, 7, 8)
-    layer = batched_matmul("scores", weight, inputs, Pattern("n:m", n=8, m=8, axis=1))
+def matmul(weight, inputs, samples=1, pattern=None):
+    kind = Pattern() if pattern is None else pattern
+    attributes = {"samples": samples}
+    return Layer(name="qk", op="matmul", weight=weight, inputs=inputs, pattern=kind, attributes=attributes)
+
+
+def test_matmul_is_one_product_a_pair_of_activations():
+    weight, inputs = numbers(6, 5, 8), numbers(6, 7, 8)
+    layer = matmul(weight, inputs, samples=2)
     gemm = lower_gemm(layer)
-    assert (gemm.count, gemm.rows, gemm.reduction, gemm.columns, gemm.pattern) == (3, 5, 8, 14, (8, 8))
-    expected = np.einsum("bhvi,hoi->bvho", inputs, weight).reshape(14, 15)
-    found = np.concatenate([product.vectors @ product.weight.T for product in operands(layer)], axis=1)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert (gemm.count, gemm.rows, gemm.reduction, gemm.columns) == (6, 5, 8, 7)
+    assert (gemm.macs, gemm.input_words, vectors(layer, gemm)) == (6 * 5 * 8 * 7, inputs.size, 42)
+    assert by_channel(layer).shape == (30, 8, 1)
+    found = join(layer, [product.vectors @ product.weight.T for product in operands(layer)])
+    np.testing.assert_allclose(found, (inputs @ weight.transpose(0, 2, 1)).reshape(42, 5), rtol=1e-4, atol=1e-5)
 
 
-def test_batched_product_of_unfit_shapes_is_refused():
-    with pytest.raises(InputError) as error:
-        batched_matmul("scores", numbers(3, 5, 8), numbers(2, 4, 7, 8))
-    assert str(error.value) == (
-        "layer scores: a batched product needs weight (count, out, in) and inputs (batch, count, vectors, in), "
-        "not (3, 5, 8) and (2, 4, 7, 8)"
-    )
+@pytest.mark.parametrize(
+    ("pattern", "promise"),
+    [
+        (Pattern("n:m", n=2, m=4, axis=2), (2, 4)),
+        (Pattern("n:m", n=2, m=4, axis=1), (1, 1)),
+        (Pattern("dense"), (1, 1)),
+        (Pattern(), (1, 1)),
+    ],
+)
+def test_an_activation_without_a_promise_along_the_reduction_is_dense(pattern, promise):
+    layer = matmul(np.zeros((2, 4, 8), np.float32), numbers(2, 3, 8), pattern=pattern)
+    assert lower_gemm(layer).pattern == promise
 
 
 def test_sizes_of_a_product_are_at_least_one():

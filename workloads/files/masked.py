@@ -1,8 +1,10 @@
 """Plain masked weights, as any framework saves them: one .npz or .safetensors file with an array a name.
 
 A 2-D array called ``X``, ``X.weight`` or ``X.w`` is the linear layer X, a 4-D one a conv2d with stride 1 and no
-padding; ``X.bias``, ``X.mask`` and ``X.inputs`` (or ``X.input``, ``X.activations``) belong to it. A file of one layer
-may leave the ``X.`` out: the layer is then named after the file. What fits nowhere is an error, never dropped.
+padding; ``X.bias``, ``X.mask`` and ``X.inputs`` (or ``X.input``, ``X.activations``) belong to it. ``X.weight.packed``
+with ``X.weight.meta`` is a 2:4 weight as PyTorch's SparseSemiStructuredTensor holds it for CUTLASS, with
+``X.weight.metadata`` the same with its metadata in the order of the weight. A file of one layer may leave the ``X.``
+out: the layer is then named after the file. What fits nowhere is an error, never dropped.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..patterns import Pattern
 from ..trace import Layer, Trace
 from .container import Container, one_line
 from .drawn import Draw
@@ -29,6 +32,8 @@ ROLES = {
     "activations": "inputs",
 }
 OPS = {2: "linear", 4: "conv2d"}
+PACKED = ".packed"
+METADATA = {".meta": True, ".metadata": False}  # whether its words are in CUTLASS's order
 
 
 def trace_of_container_weights(container: Container, path: Path, draw: Draw) -> Trace:
@@ -36,7 +41,9 @@ def trace_of_container_weights(container: Container, path: Path, draw: Draw) -> 
     arrays = {}
     for name in sorted(container.tensors, key=_natural):
         dtype, array = container.tensors[name]
-        arrays[name] = bfloat16_to_float32(array) if dtype == "BF16" else array != 0 if dtype == "BOOL" else array
+        if dtype == "BF16" and not name.endswith(PACKED):  # what is packed is unpacked first
+            array = bfloat16_to_float32(array)
+        arrays[name] = array != 0 if dtype == "BOOL" else array
     return trace_of_arrays(arrays, path, draw)
 
 
@@ -48,9 +55,11 @@ def trace_of_arrays(arrays: Mapping[str, np.ndarray], path: Path, draw: Draw) ->
     Raises InputError naming file, layer, tensor, rule and value.
     """
     try:
+        arrays, patterns = _unpacked(arrays)
         layers, drawn = [], []
         for index, (name, parts) in enumerate(_by_layer(arrays, path.stem).items()):
-            layers.append(_make_layer(index, name, parts, draw))
+            pattern = next((pattern for weight, pattern in patterns.items() if parts["weight"] is arrays[weight]), None)
+            layers.append(_make_layer(index, name, parts, pattern or Pattern(), draw))
             if "inputs" not in parts:
                 drawn.append(name)
         if draw.act_density is not None and not drawn:
@@ -63,6 +72,38 @@ def trace_of_arrays(arrays: Mapping[str, np.ndarray], path: Path, draw: Draw) ->
         return Trace(name=path.stem, layers=tuple(layers), provenance=provenance)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def _unpacked(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, Pattern]]:
+    """Return the arrays with every packed weight as a dense one under its own name, and the patterns of these."""
+    bases = {name.removesuffix(PACKED) for name in arrays if name.endswith(PACKED)}
+    if not bases:
+        return dict(arrays), {}
+    from ..formats.nm import decode  # numba
+    from ..formats.nm_torch import from_torch
+
+    found, patterns = {}, {}
+    for name, array in arrays.items():
+        base = name.removesuffix(PACKED)
+        if name == base:
+            owner, dot, last = name.rpartition(".")
+            if owner not in bases or dot + last not in METADATA:
+                found[name] = array
+            continue
+        beside = [base + suffix for suffix in ("", *METADATA) if base + suffix in arrays]
+        if base in beside or len(beside) > 1:
+            raise InputError(
+                f"{one_line(name)} must come with metadata alone, in one order, and comes with "
+                f"{one_line(', '.join(beside))}; leave out all but one of these"
+            )
+        words = arrays[beside[0]] if beside else None
+        reordered = bool(beside) and METADATA[beside[0].removeprefix(base)]
+        nm = from_torch(array, words, reordered=reordered, where=f"tensor {one_line(name)}")
+        weight = decode(nm)
+        # 16-bit words are bfloat16, which numpy has not.
+        found[base] = bfloat16_to_float32(weight.view(np.uint16)) if array.dtype in (np.int16, np.uint16) else weight
+        patterns[base] = Pattern("n:m", n=nm.n, m=nm.m, axis=1)
+    return found, patterns
 
 
 def _by_layer(arrays: Mapping[str, np.ndarray], stem: str) -> dict[str, dict[str, np.ndarray]]:
@@ -95,7 +136,7 @@ def _by_layer(arrays: Mapping[str, np.ndarray], stem: str) -> dict[str, dict[str
     return layers
 
 
-def _make_layer(index: int, name: str, parts: dict[str, np.ndarray], draw: Draw) -> Layer:
+def _make_layer(index: int, name: str, parts: dict[str, np.ndarray], pattern: Pattern, draw: Draw) -> Layer:
     where = f"layer {one_line(name)}"
     weight = to_float32(parts["weight"], f"{where}: tensor weight")
     op = OPS[weight.ndim]
@@ -124,6 +165,7 @@ def _make_layer(index: int, name: str, parts: dict[str, np.ndarray], draw: Draw)
         bias=None if bias is None else to_float32(bias, f"{where}: tensor bias"),
         mask=_to_mask(parts.get("mask"), where),
         inputs=inputs,
+        pattern=pattern,
         attributes=attributes,
     )
 

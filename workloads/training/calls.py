@@ -59,7 +59,7 @@ def calls_of(name: str, module: nn.Module, arguments: tuple[Any, ...], keywords:
     return [_convolution(name, module, inputs)]
 
 
-def _array(tensor: torch.Tensor) -> np.ndarray:
+def to_array(tensor: torch.Tensor) -> np.ndarray:
     """Return a float32 copy of ``tensor`` without negative zeros: the network may go on to overwrite it."""
     array: np.ndarray = tensor.detach().to("cpu", torch.float32).numpy() + np.float32(0)
     return array
@@ -79,9 +79,9 @@ def _linear(
         layer=layer.removeprefix(".") or "linear",
         op="linear",
         parameter=f"{owner}.{parameter}".removeprefix("."),
-        weight=_array(weight[rows]),
-        bias=None if bias is None else _array(bias[rows]),
-        inputs=_array(inputs),
+        weight=to_array(weight[rows]),
+        bias=None if bias is None else to_array(bias[rows]),
+        inputs=to_array(inputs),
         rows=rows,
     )
 
@@ -111,9 +111,9 @@ def _convolution(name: str, module: nn.Conv1d | nn.Conv2d, inputs: torch.Tensor)
         layer=name or "conv",
         op="conv2d",
         parameter=f"{name}.weight".removeprefix("."),
-        weight=_array(module.weight[:, :, None] if flat else module.weight),
-        bias=None if module.bias is None else _array(module.bias),
-        inputs=_array(inputs[:, :, None] if flat else inputs),
+        weight=to_array(module.weight[:, :, None] if flat else module.weight),
+        bias=None if module.bias is None else to_array(module.bias),
+        inputs=to_array(inputs[:, :, None] if flat else inputs),
         flat=flat,
         attributes={key: tuple(each) for key, each in attributes.items()} | {"groups": module.groups},
     )
@@ -129,9 +129,9 @@ def _sparse_convolution(name: str, module: SparseConv3d, features: torch.Tensor,
         layer=name or "conv",
         op="sparse_conv3d",
         parameter=f"{name}.weight".removeprefix("."),
-        weight=_array(module.weight),
-        bias=None if module.bias is None else _array(module.bias),
-        inputs=_array(features),
+        weight=to_array(module.weight),
+        bias=None if module.bias is None else to_array(module.bias),
+        inputs=to_array(features),
         attributes={
             "kernel_size": module.kernel_size,
             "stride": module.stride,

@@ -4,6 +4,8 @@ Each matrix or kernel of the network is a layer, in the order of first use:
 
 - Linear, Conv2d, Conv1d (a convolution of height 1) and SparseConv3d: under the module's name.
 - MultiheadAttention: ``.q_proj``, ``.k_proj``, ``.v_proj`` and ``.out_proj``, linear.
+- With ``products``, products of activations, as Q K^T and softmax(..) V of an attention: ``.matmul1``, ``.matmul2``
+  and so on of the module that forms them.
 - LSTM, GRU, RNN and their cells: ``.ih`` fed with x(t) and ``.hh`` with h(t-1) of every step, linear, the gates below
   one another as torch keeps them and as EIE's NT-LSTM (Han et al., ISCA 2016, table III) has them; one pair for each
   layer and direction.
@@ -14,21 +16,25 @@ What has parameters and is none of these (embeddings, norms, parameters of the u
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import InputError
 from ..files.container import one_line
 from ..networks.sparse_convolutional import SparseConv3d
 from ..patterns import Pattern
 from ..pruning import Masks
+from ..rules import UNTRAINED
 from ..trace import Layer
 from .calls import CELLS, KERNELS, RECURRENT, Call, calls_of
+from .packed import unpacked
+from .products import Products
 from .shared_maps import built_once
 
 ADDED = ("_k", "_v")  # bias_k and bias_v of an attention: one more key and value, multiplied with nothing
@@ -58,9 +64,10 @@ def capture(
     *,
     masks: Masks | None = None,
     patterns: Mapping[str, Pattern] | None = None,
+    products: bool = False,
 ) -> list[Layer]:
     """Return the layers of ``module`` with what they were fed when it took ``samples``; see `capture_all`."""
-    return capture_all(module, samples, masks=masks, patterns=patterns).layers
+    return capture_all(module, samples, masks=masks, patterns=patterns, products=products).layers
 
 
 def capture_all(
@@ -69,6 +76,7 @@ def capture_all(
     *,
     masks: Masks | None = None,
     patterns: Mapping[str, Pattern] | None = None,
+    products: bool = False,
 ) -> Captured:
     """Return the layers of ``module`` in the order of first use, its outputs, and what is not simulated.
 
@@ -77,20 +85,28 @@ def capture_all(
     parameter name; without a pattern a masked parameter is unstructured and any other one dense. Zeros stay zeros, and
     negative zeros become them. A layer fed with inputs of several sizes is one layer a size: ``head``, ``head (2)``.
     A sparse convolution, where all clouds of a batch share a space, is one layer a use.
-    Input channels that groups of an N:M pattern do not tile are lengthened by zeros.
+    Input channels that groups of an N:M pattern do not tile are lengthened by zeros. Weights that torch keeps in its
+    semi-structured form are taken out of it, and are 2:4. ``products``: keep the products of activations too, layers of
+    op ``matmul``, which not every machine runs.
     Raises InputError for masks and patterns of unknown parameters, for samples that the network does not take, and for
     a network without any layer that can be simulated.
     """
     masks, patterns = dict(masks or {}), dict(patterns or {})
     parameters = dict(module.named_parameters())
     _check(parameters, masks, patterns)
-    masked = {
-        name: torch.where(torch.from_numpy(mask).to(parameters[name].device), parameters[name], 0).detach()
+    dense, promised = unpacked(parameters)
+    patterns = promised | patterns
+    masked = dense | {
+        name: torch.where(torch.from_numpy(mask).to(parameters[name].device), (parameters | dense)[name], 0).detach()
         for name, mask in masks.items()
     }
     calls: list[Call] = []
-    with _watched(module, calls), torch.no_grad():
-        arguments = samples if type(samples) is tuple else (samples,)  # a packed sequence is a tuple by kind
+    arguments = samples if type(samples) is tuple else (samples,)  # a packed sequence is a tuple by kind
+    seer = None
+    if products:
+        batch = len(arguments[0]) if getattr(arguments[0], "ndim", 0) else 1
+        seer = Products([*module.parameters(), *module.buffers(), *masked.values()], batch, calls)
+    with torch.no_grad(), _watched(module, calls, seer):
         try:
             outputs = torch.func.functional_call(module, masked, arguments)
         except InputError:
@@ -103,7 +119,8 @@ def capture_all(
     names = _parameter_names(module)
     groups: dict[tuple[Any, ...], list[Call]] = {}
     for i, call in enumerate(built_once(calls)):
-        groups.setdefault((call.layer, call.inputs.shape[1:], i if call.points else None), []).append(call)
+        sizes = call.inputs.shape[1:] + (call.weight.shape[1:] if call.op == "matmul" else ())
+        groups.setdefault((call.layer, call.op, sizes, i if call.points else None), []).append(call)
     seen: dict[str, int] = {}
     layers, uses, padded = [], {}, {}
     for (name, *_), group in groups.items():
@@ -111,7 +128,7 @@ def capture_all(
         if seen[name] > 1:
             group = [replace(call, layer=f"{name} ({seen[name]})") for call in group]
         layers.append(_layer(group, names, masks, patterns))
-        if layers[-1].shape[1] > group[0].weight.shape[1]:
+        if layers[-1].op not in UNTRAINED and layers[-1].shape[1] > group[0].weight.shape[1]:
             padded[layers[-1].name] = f"input channels from {group[0].weight.shape[1]} to {layers[-1].shape[1]}"
         if len(group) > 1:
             uses[layers[-1].name] = len(group)
@@ -119,7 +136,8 @@ def capture_all(
         met = ", ".join(dict.fromkeys(type(part).__name__ for part in module.modules()))
         known = ", ".join(kind.__name__ for kind in SIMULATED)
         raise InputError(f"the network must use at least one of {known}, and has {met}; use one of them")
-    return Captured(layers, outputs, _not_simulated(module, {call.owner for call in calls}), uses, padded)
+    used = {call.owner for call in calls if call.op not in UNTRAINED}
+    return Captured(layers, outputs, _not_simulated(module, used, products), uses, padded)
 
 
 def _check(parameters: dict[str, nn.Parameter], masks: Masks, patterns: dict[str, Pattern]) -> None:
@@ -134,19 +152,26 @@ def _check(parameters: dict[str, nn.Parameter], masks: Masks, patterns: dict[str
 
 
 @contextmanager
-def _watched(module: nn.Module, calls: list[Call]) -> Iterator[None]:
+def _watched(module: nn.Module, calls: list[Call], products: Products | None) -> Iterator[None]:
     """Put every call of a layer into ``calls``, in evaluation mode and by the plain ways of computing; then restore."""
     modes = {part: part.training for part in module.modules()}
     fast = torch.backends.mha.get_fastpath_enabled()
-    handles = [
-        part.register_forward_hook(_watch(name, calls), with_kwargs=True)
-        for name, part in module.named_modules()
-        if _is_simulated(part)
-    ]
+    handles = []
+    for name, part in module.named_modules():
+        if products is not None:
+            handles.append(part.register_forward_pre_hook(_entering(name, products)))
+        if _is_simulated(part):
+            handles.append(part.register_forward_hook(_watch(name, calls, products), with_kwargs=True))
+        if products is not None:
+            handles.append(part.register_forward_hook(_leaving(products)))
     module.eval()
     torch.backends.mha.set_fastpath_enabled(False)  # it passes by the modules, and so by the hooks
     try:
-        yield
+        with ExitStack() as stack:
+            if products is not None:
+                stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # any other forms both products in one operation
+                stack.enter_context(products)
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
         for handle in handles:
@@ -155,7 +180,15 @@ def _watched(module: nn.Module, calls: list[Call]) -> Iterator[None]:
             part.training = mode
 
 
-def _watch(name: str, calls: list[Call]) -> Callable[..., None]:
+def _entering(name: str, products: Products) -> Callable[..., None]:
+    return lambda module, arguments: None if products.paused else products.enter(name)
+
+
+def _leaving(products: Products) -> Callable[..., None]:
+    return lambda module, arguments, output: None if products.paused else products.leave()
+
+
+def _watch(name: str, calls: list[Call], products: Products | None) -> Callable[..., None]:
     busy = False
 
     def hook(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
@@ -163,10 +196,17 @@ def _watch(name: str, calls: list[Call]) -> Callable[..., None]:
         if busy:  # calls_of runs the module again
             return
         busy = True
+        if products is not None:
+            products.paused = True
         try:
-            calls.extend(calls_of(name, module, arguments, keywords))
+            own = calls_of(name, module, arguments, keywords)
+            # An attention multiplies between its projections and the last matrix.
+            between = products.take(len(own[0].inputs)) if products is not None and len(own) > 1 else []
+            calls.extend([*own[:-1], *between, *own[-1:]])
         finally:
             busy = False
+            if products is not None:
+                products.paused = False
 
     return hook
 
@@ -188,6 +228,15 @@ def _parameter_names(module: nn.Module) -> dict[str, str]:
 def _layer(calls: list[Call], names: dict[str, str], masks: Masks, patterns: Mapping[str, Pattern]) -> Layer:
     """Return the layer of calls that share a weight and the size of a sample."""
     call = calls[0]
+    if call.op in UNTRAINED:
+        return Layer(
+            name=call.layer,
+            op=call.op,
+            inputs=np.concatenate([each.inputs for each in calls]),
+            weight=np.concatenate([each.weight for each in calls]),
+            pattern=Pattern(kind="dense"),
+            attributes={"samples": sum(each.attributes["samples"] for each in calls)},
+        )
     name = names.get(call.parameter, call.parameter)
     mask, pattern = masks.get(name), patterns.get(name)
     weight, inputs = call.weight, np.concatenate([each.inputs for each in calls])
@@ -242,7 +291,7 @@ def _of_part(pattern: Pattern, kept: np.ndarray) -> Pattern:
     return pattern
 
 
-def _not_simulated(module: nn.Module, used: set[str]) -> dict[str, str]:
+def _not_simulated(module: nn.Module, used: set[str], products: bool) -> dict[str, str]:
     """Return why modules, and parameters of modules that hold others, are no layers of the trace."""
     found = {}
     attention = {name for name, part in module.named_modules() if isinstance(part, nn.MultiheadAttention)}
@@ -251,7 +300,8 @@ def _not_simulated(module: nn.Module, used: set[str]) -> dict[str, str]:
         kind = type(part).__name__
         if name in used:
             if name in attention:
-                found[name or kind.lower()] = "products of activations in MultiheadAttention"
+                if not products:
+                    found[name or kind.lower()] = "products of activations in MultiheadAttention"
                 found |= {f"{name}.{key}".removeprefix("."): f"parameter of {kind}" for key in own if key[-2:] in ADDED}
         elif name.rpartition(".")[0] in attention and name.endswith("out_proj"):
             continue

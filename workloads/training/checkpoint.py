@@ -45,13 +45,18 @@ def is_checkpoint(path: str | Path) -> bool:
         return False
 
 
-def export_checkpoint(path: str | Path) -> Trace:
+def export_checkpoint(path: str | Path, *, products: bool = False) -> Trace:
     """Return the trace of the checkpoint at ``path``: the one that `train` gave, to the bit.
 
+    ``products``: with the products of activations too, as in an attention; not every machine runs them.
     Raises InputError naming file, tensor, rule and value.
     """
     run = load_checkpoint(path)
     try:
+        if products and run.recipe.network:
+            from .export import trace_of
+
+            return trace_of(run, products=True)
         return run.trace
     except InputError as error:
         raise InputError(f"{path}: {error}") from None

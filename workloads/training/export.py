@@ -12,6 +12,7 @@ from torch import nn
 from ..data import load_data
 from ..errors import InputError
 from ..networks import build_network
+from ..rules import UNTRAINED
 from ..trace import Trace
 from .capture import Captured, capture_all
 from .loop import deterministic
@@ -27,11 +28,13 @@ def trace_of(
     module: nn.Module | None = None,
     samples: np.ndarray | torch.Tensor | None = None,
     labels: np.ndarray | torch.Tensor | None = None,
+    products: bool = False,
 ) -> Trace:
     """Return the trace of a run: its first test samples have gone through the network, layer by layer.
 
     Without ``module`` network and samples are those of the recipe. With one, a network of the user's own, ``samples``
-    are what it is fed, and ``labels`` their classes where they have any.
+    are what it is fed, and ``labels`` their classes where they have any. ``products``: keep products of activations
+    too, as in an attention; not every machine runs them.
     Raises InputError naming the network or layer, the rule and the value.
     """
     recipe = run.recipe
@@ -49,7 +52,7 @@ def trace_of(
         about |= {"network": type(module).__name__, "data": "the user's own"}
     batch = torch.as_tensor(samples)
     with deterministic(recipe.seed):
-        captured = captured_of(run, module, batch)
+        captured = captured_of(run, module, batch, products)
     if labels is not None:
         about["labels"] = torch.as_tensor(labels).tolist()
     if isinstance(captured.outputs, torch.Tensor) and captured.outputs.ndim == 2:
@@ -59,7 +62,7 @@ def trace_of(
     return Trace(name=recipe.name, layers=tuple(captured.layers), provenance=_provenance(run, captured) | about)
 
 
-def captured_of(run: Run, module: nn.Module, samples: torch.Tensor) -> Captured:
+def captured_of(run: Run, module: nn.Module, samples: torch.Tensor, products: bool = False) -> Captured:
     """Return what ``samples`` come to in ``module`` with the run's weights, statistics and masks; it is left as it was.
 
     Raises InputError where the weights are not those of ``module``.
@@ -76,7 +79,7 @@ def captured_of(run: Run, module: nn.Module, samples: torch.Tensor) -> Captured:
     patterns = {name: pattern_of(run.recipe, mask) for name, mask in run.masks.items() if mask.ndim > 1}
     try:
         module.load_state_dict(tensors, strict=False)
-        return capture_all(module, samples, masks=run.masks, patterns=patterns)
+        return capture_all(module, samples, masks=run.masks, patterns=patterns, products=products)
     finally:
         module.load_state_dict(before)
 
@@ -84,8 +87,9 @@ def captured_of(run: Run, module: nn.Module, samples: torch.Tensor) -> Captured:
 def _provenance(run: Run, captured: Captured) -> dict[str, Any]:
     """Return where the weights come from; ``sparsity`` counts all kernels, prunable or not, and no biases."""
     recipe = run.recipe
-    size = {layer.name: layer.kept.size for layer in captured.layers}
-    pruned = {layer.name: 0 if layer.mask is None else int(np.count_nonzero(~layer.mask)) for layer in captured.layers}
+    trained = [layer for layer in captured.layers if layer.op not in UNTRAINED]
+    size = {layer.name: layer.kept.size for layer in trained}
+    pruned = {layer.name: 0 if layer.mask is None else int(np.count_nonzero(~layer.mask)) for layer in trained}
     return {
         "source": f"gossamer train {recipe.name}",
         "network": recipe.network,
