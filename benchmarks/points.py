@@ -11,6 +11,8 @@ from statistics import median
 
 import numpy as np
 
+from gossamer.models import load_machine
+from gossamer.simulator import simulate
 from gossamer.workloads.points import (
     ball_query,
     cad,
@@ -24,6 +26,7 @@ from gossamer.workloads.points import (
     room,
     voxelise,
 )
+from gossamer.workloads.points.network import build
 from gossamer.workloads.points.statistics import statistics
 
 
@@ -77,6 +80,20 @@ def main():
     print(f"voxels at strides {found.strides}: {found.voxels}")
     print("neighbours of 27    ", " ".join(f"{neighbours:.2f}" for neighbours in found.neighbours))
     print("voxels over the finer", " ".join(f"{ratio:.3f}" for ratio in found.ratios))
+    network(cloud)
+
+
+def network(cloud):
+    """Print what the whole of SparseResUNet42 on ``cloud`` costs: its trace, then cycles and energy on PointAcc."""
+    machine = load_machine("pointacc", functional=False)
+    for run in ("first, kernels loaded or compiled", "again"):
+        start = time.process_time()
+        trace = build("minkunet42", cloud)
+        built = time.process_time() - start
+        result = simulate(machine, trace)
+        whole = time.process_time() - start
+        print(f"minkunet42 on pointacc, {run}: trace {built:.2f} s, all {whole:.2f} s of one core")
+    print(f"{result.total.cycles:,} cycles, {result.total.macs / 1e9:.1f} GMACs, {result.total.utilization:.3f} busy")
 
 
 if __name__ == "__main__":

@@ -65,10 +65,12 @@ def events(machine: Machine, layer: Layer, timeline: Timeline | None = None) -> 
 
 
 def area_mm2(machine: Machine) -> float | None:
-    """Return the chip's area where the energy table has it for an array of this size, whatever its memories."""
-    if machine.energy is None:
+    """Return the chip's area where the energy table has one with this array, as much SRAM and this merger."""
+    if machine.energy is None or machine.config.mapper != "merge-sort":
         return None
-    unit = f"chip_{machine.config.rows}x{machine.config.columns}"
+    config: Config = machine.config
+    sram = config.cache_bytes + config.weight_buffer_bytes + config.output_buffer_bytes + config.mapping_buffer_bytes
+    unit = f"chip_{config.rows}x{config.columns}_{sram >> 10}_kib_merger_{config.merger_width}"
     if all(cell.unit != unit for cell in machine.energy.area):
         return None
     return machine.energy.area_mm2({unit: 1})
