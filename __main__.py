@@ -563,6 +563,9 @@ def export(
     products: Annotated[
         bool, typer.Option("--products", help="Keep products of activations too, as in an attention (of a run).")
     ] = False,
+    fold_batch_norm: Annotated[
+        bool, typer.Option("--fold-batch-norm", help="Put batch norms into the layers before them (of a run).")
+    ] = False,
 ) -> None:
     """Export a trace from a training run's checkpoint, from masked weights of yours, or of a network on a cloud."""
     from .workloads import InputError, save_trace
@@ -570,9 +573,10 @@ def export(
 
     check_outputs(out)
     if network is None and is_checkpoint(checkpoint):
-        trace = export_checkpoint(checkpoint, products=products)
-    elif products:
-        raise InputError(f"{checkpoint}: --products needs the checkpoint of a training run, not weights; leave it out")
+        trace = export_checkpoint(checkpoint, products=products, fold_batch_norm=fold_batch_norm)
+    elif products or fold_batch_norm:
+        option = "--products" if products else "--fold-batch-norm"
+        raise InputError(f"{checkpoint}: {option} needs the checkpoint of a training run, not weights; leave it out")
     else:
         read = trace_reader(
             act_density, samples, seed, input_size, network, voxel_size, sparsity, channel_sparsity, weights, features

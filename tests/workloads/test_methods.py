@@ -10,9 +10,9 @@ from gossamer.workloads.errors import InputError
 from gossamer.workloads.pruning import kept_count, sparsity_levels
 from gossamer.workloads.training import load_recipe, train
 from gossamer.workloads.training.kernels import companions, kernels, prunable, uses
-from gossamer.workloads.training.loop import Loop, apply_masks
+from gossamer.workloads.training.loop import Loop, apply_masks, rate_factor
 from gossamer.workloads.training.methods import METHODS
-from gossamer.workloads.training.methods.imp import random_masks, shuffled
+from gossamer.workloads.training.methods.imp import control, random_masks, shuffled
 from gossamer.workloads.training.methods.swamp import mean
 from gossamer.workloads.training.recipe import override
 
@@ -76,6 +76,30 @@ def test_every_cycle_starts_its_particles_from_the_ticket_under_one_mask():
             particles = [particle[name].astype(np.float64) for particle in solution.particles]
             assert np.array_equal(value, np.mean(particles, axis=0).astype(np.float32))
             assert name not in solution.masks or not value[~solution.masks[name]].any()
+
+
+@pytest.mark.parametrize("how", [{"weight_decay": 1e-3}, {"optimizer": "adam", "learning_rate": 1e-3}])
+def test_a_training_has_the_bits_of_a_plain_loop_of_torch_with_one_call_a_parameter(how):
+    recipe = small("dense", schedule="cosine", **how)
+    loop = Loop.of(recipe)
+    trained = loop.train(loop.weights(), loop.full_masks(), 0, loop.steps)
+    network = Loop.of(recipe).network.train()
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    if recipe.optimizer == "adam":
+        optimizer = torch.optim.Adam(network.parameters(), lr=rate, foreach=False)
+    else:
+        optimizer = torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9, weight_decay=decay, foreach=False)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for step, (inputs, labels) in enumerate(loop.batches.epoch(recipe.seed, 0, 0)):
+            optimizer.param_groups[0]["lr"] = rate * rate_factor(recipe, step / loop.steps_per_epoch)
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(network(inputs), labels).backward()
+            optimizer.step()
+    finally:
+        torch.set_num_threads(threads)
+    assert all(np.array_equal(trained[name], value.detach().numpy()) for name, value in network.state_dict().items())
 
 
 def test_swamp_plus_trains_one_particle_in_its_first_levels():
@@ -194,6 +218,19 @@ def test_slimming_prunes_the_channels_of_the_smallest_scales():
     assert "something must be left to prune" in str(error.value)
 
 
+def test_slimming_half_of_the_channels_keeps_the_accuracy_because_the_norm_has_emptied_them_before():
+    recipe = load_recipe("convnet-digits-slimming", seed=10)
+    loop = Loop.of(recipe)
+    dense, slim = METHODS["slimming"].solutions(loop)
+    assert recipe.sparsity == 0.5
+    alive = [mask for name, mask in slim.masks.items() if name.startswith("norm") and name.endswith("weight")]
+    assert sum(int(mask.sum()) for mask in alive) == 56
+    assert min(int(mask.sum()) for mask in alive) > 5
+    # Pruned, and not trained again yet, the network still works: few of its channels did anything.
+    assert loop.evaluate(apply_masks(dense.weights, slim.masks))[0] > 0.5
+    assert loop.evaluate(slim.weights)[0] > loop.evaluate(dense.weights)[0] - 0.02 > 0.94
+
+
 class Everything(nn.Module):
     def __init__(self):
         super().__init__()
@@ -242,34 +279,31 @@ def test_a_kernel_is_used_once_a_position_step_or_token():
 
 @pytest.fixture(scope="module")
 def found():
-    """Accuracies at 95.6 % on digits: Adam, and SGD with momentum and little time, which tells first weights apart."""
-    adam = {"optimizer": "adam", "learning_rate": 1.2e-3, "finetune_learning_rate": 1.2e-4, "batch_size": 128,
-            "schedule": "constant", "epochs": 30}  # fmt: skip
-    sgd = {"epochs": 10}
-    shared = {"sparsity": 1 - 0.8**14, "rate": 0.4, "rewind_step": 0}
-
-    def accuracy(name, **changes):
-        runs = [train(load_recipe(f"lenet-digits-{name}", network="mlp-100-100", seed=seed, **shared, **changes))
-                for seed in (0, 1)]  # fmt: skip
-        return float(np.mean([run.accuracy for run in runs]))
-
-    return {
-        "imp, adam": accuracy("imp", **adam),
-        "one-shot, adam": accuracy("oneshot", **adam),
-        "imp": accuracy("imp", **sgd),
-        "re-initialised": accuracy("imp", control="reinitialised", **sgd),
-        "shuffled": accuracy("imp", control="shuffled", **sgd),
-    }
+    """Mean accuracies of the recipes mlp-digits-... over seeds that had no part in choosing their settings."""
+    accuracies = []
+    for seed in (10, 11, 12):
+        loop = Loop.of(load_recipe("mlp-digits-imp", seed=seed))
+        start = loop.weights()  # to step 0 it is rewound
+        *_, ticket = METHODS["imp"].solutions(loop)
+        controls = {
+            which: control(Loop.of(load_recipe(f"mlp-digits-imp-{which}", seed=seed)), start, ticket.masks, 14)
+            for which in ("reinit", "shuffled")
+        }
+        *_, once = METHODS["one-shot"].solutions(Loop.of(load_recipe("mlp-digits-oneshot", seed=seed)))
+        solutions = {"imp": ticket, "one-shot": once, **controls}
+        accuracies.append({name: loop.evaluate(each.weights)[0] for name, each in solutions.items()})
+    return {name: float(np.mean([each[name] for each in accuracies])) for name in accuracies[0]}
 
 
 def test_pruning_iteratively_beats_pruning_once_by_far(found):
-    assert found["imp, adam"] > found["one-shot, adam"] + 0.05
+    assert found["imp"] > 0.94
+    assert found["imp"] > found["one-shot"] + 0.05
+    assert found["one-shot"] > 0.75
 
 
 def test_a_ticket_beats_its_mask_on_other_weights_and_that_beats_a_shuffled_mask(found):
-    assert found["imp"] > 0.9
-    assert found["imp"] > found["re-initialised"] + 0.1
-    assert found["re-initialised"] > found["shuffled"] + 0.1
+    assert found["imp"] > found["reinit"] + 0.05
+    assert found["reinit"] > found["shuffled"] + 0.2
 
 
 def test_load_balance_inside_swamp_leaves_every_pe_its_share():

@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
@@ -25,10 +26,12 @@ def test_the_bundled_recipes_are_these_and_each_is_named_as_its_file():
     lenet = (
         "asp-1-8 asp-2-4 block channel dense imp imp-balanced imp-balanced-column imp-layer imp-random imp-reinit "
         "imp-shuffled iterative mdgf-exp-1-8 mdgf-linear-1-8 oneshot sdgf-geometric-1-8 sdgf-stepwise-1-8 srste-1-8 "
-        "srste-2-4 ste-2-4 swa swamp swamp-balanced swamp-plus vector"
+        "srste-2-4 ste-2-4 swa swamp swamp-balanced swamp-plus vector l1 l2 mdgf-exp-true-1-8"
     )
     convnet = "dense imp kernel slimming swamp"
-    names = [f"{net}-digits-{what}" for net, many in (("convnet", convnet), ("lenet", lenet)) for what in many.split()]
+    mlp = "imp imp-reinit imp-shuffled oneshot"
+    nets = {"convnet": convnet, "lenet": lenet, "mlp": mlp}
+    names = [f"{net}-digits-{what}" for net, many in nets.items() for what in many.split()]
     assert set(names) <= set(recipe_names())
     assert [load_recipe(name).name for name in recipe_names()] == list(recipe_names())
 
@@ -42,7 +45,7 @@ def test_every_method_and_strategy_has_a_bundled_recipe():
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_bundled_recipe_trains_and_counts_its_steps(name):
     recipe = load_recipe(name)
-    if recipe.network not in ("lenet-300-100", "convnet-digits"):
+    if recipe.network not in ("lenet-300-100", "mlp-100-100", "convnet-digits"):
         pytest.skip("too much for a test of this kind")
     few = {"epochs": 1, "samples": 1, "finetune_epochs": min(recipe.finetune_epochs, 1), "batch_size": 256}
     few |= {"swa_epochs": min(recipe.swa_epochs, 1), "dense_epochs": min(recipe.dense_epochs, 1)}
@@ -170,3 +173,9 @@ def test_a_bundled_trace_was_made_by_the_recipe_of_its_name_as_it_stands(name, k
     assert trace.sparsity == pytest.approx(load_recipe(name).sparsity)
     assert trace.provenance["accuracy"] > 0.95
     assert [layer.inputs.shape[0] for layer in trace.layers] == [8, 8, 8]
+
+
+def test_the_page_on_training_has_every_bundled_recipe_beside_its_paper():
+    page = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "train.md"
+    table = page.read_text("utf-8").partition("## The bundled recipes")[2].partition("\n## ")[0]
+    assert sorted(re.findall(r"`([\w-]+-(?:digits|cad)-[\w-]+)`", table)) == sorted(recipe_names())

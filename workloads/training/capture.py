@@ -33,6 +33,7 @@ from ..pruning import Masks
 from ..rules import UNTRAINED
 from ..trace import Layer
 from .calls import CELLS, KERNELS, RECURRENT, Call, calls_of
+from .fold import Folds, folded
 from .packed import unpacked
 from .products import Products
 from .shared_maps import built_once
@@ -48,7 +49,8 @@ class Captured:
     ``outputs``: what the network returned, a tensor or whatever it returns. ``not_simulated``: by the name of a module
     or parameter, why no layer stands for it. ``uses``: of layers that the network uses more than once, how often; their
     inputs follow one another along the batch. ``padded``: of layers whose input channels were no whole number of N:M
-    groups and were lengthened by zeros, weights and activations, from how many to how many.
+    groups and were lengthened by zeros, weights and activations, from how many to how many. ``folded``: by layer, the
+    batch norm that its weight and bias hold.
     """
 
     layers: list[Layer]
@@ -56,6 +58,7 @@ class Captured:
     not_simulated: dict[str, str]
     uses: dict[str, int]
     padded: dict[str, str]
+    folded: dict[str, str]
 
 
 def capture(
@@ -65,9 +68,12 @@ def capture(
     masks: Masks | None = None,
     patterns: Mapping[str, Pattern] | None = None,
     products: bool = False,
+    fold_batch_norm: bool = False,
 ) -> list[Layer]:
     """Return the layers of ``module`` with what they were fed when it took ``samples``; see `capture_all`."""
-    return capture_all(module, samples, masks=masks, patterns=patterns, products=products).layers
+    return capture_all(
+        module, samples, masks=masks, patterns=patterns, products=products, fold_batch_norm=fold_batch_norm
+    ).layers
 
 
 def capture_all(
@@ -77,6 +83,7 @@ def capture_all(
     masks: Masks | None = None,
     patterns: Mapping[str, Pattern] | None = None,
     products: bool = False,
+    fold_batch_norm: bool = False,
 ) -> Captured:
     """Return the layers of ``module`` in the order of first use, its outputs, and what is not simulated.
 
@@ -87,7 +94,8 @@ def capture_all(
     A sparse convolution, where all clouds of a batch share a space, is one layer a use.
     Input channels that groups of an N:M pattern do not tile are lengthened by zeros. Weights that torch keeps in its
     semi-structured form are taken out of it, and are 2:4. ``products``: keep the products of activations too, layers of
-    op ``matmul``, which not every machine runs.
+    op ``matmul``, which not every machine runs. ``fold_batch_norm`` puts batch norms into the linear and convolution
+    layers that feed them and nothing else; see `fold`. Weights that are 0 stay 0.
     Raises InputError for masks and patterns of unknown parameters, for samples that the network does not take, and for
     a network without any layer that can be simulated.
     """
@@ -106,7 +114,8 @@ def capture_all(
     if products:
         batch = len(arguments[0]) if getattr(arguments[0], "ndim", 0) else 1
         seer = Products([*module.parameters(), *module.buffers(), *masked.values()], batch, calls)
-    with torch.no_grad(), _watched(module, calls, seer):
+    folds = Folds() if fold_batch_norm else None
+    with torch.no_grad(), _watched(module, calls, seer, folds):
         try:
             outputs = torch.func.functional_call(module, masked, arguments)
         except InputError:
@@ -116,13 +125,15 @@ def capture_all(
             raise InputError(
                 f"the network must take samples of shape {shapes}, and does not: {one_line(error)}"
             ) from error
+    affines = {} if folds is None else folds.found(outputs)
+    calls = [folded(call, affines) for call in calls]
     names = _parameter_names(module)
     groups: dict[tuple[Any, ...], list[Call]] = {}
     for i, call in enumerate(built_once(calls)):
         sizes = call.inputs.shape[1:] + (call.weight.shape[1:] if call.op == "matmul" else ())
         groups.setdefault((call.layer, call.op, sizes, i if call.points else None), []).append(call)
     seen: dict[str, int] = {}
-    layers, uses, padded = [], {}, {}
+    layers, uses, padded, norms = [], {}, {}, {}
     for (name, *_), group in groups.items():
         seen[name] = seen.get(name, 0) + 1
         if seen[name] > 1:
@@ -132,12 +143,17 @@ def capture_all(
             padded[layers[-1].name] = f"input channels from {group[0].weight.shape[1]} to {layers[-1].shape[1]}"
         if len(group) > 1:
             uses[layers[-1].name] = len(group)
+        if group[0].owner in affines:
+            norms[layers[-1].name] = affines[group[0].owner].norm
     if not layers:
         met = ", ".join(dict.fromkeys(type(part).__name__ for part in module.modules()))
         known = ", ".join(kind.__name__ for kind in SIMULATED)
         raise InputError(f"the network must use at least one of {known}, and has {met}; use one of them")
     used = {call.owner for call in calls if call.op not in UNTRAINED}
-    return Captured(layers, outputs, _not_simulated(module, used, products), uses, padded)
+    gone = set() if folds is None else folds.gone(affines)
+    missing = _not_simulated(module, used, products)
+    missing = {name: why for name, why in missing.items() if name not in gone}
+    return Captured(layers, outputs, missing, uses, padded, norms)
 
 
 def _check(parameters: dict[str, nn.Parameter], masks: Masks, patterns: dict[str, Pattern]) -> None:
@@ -152,7 +168,7 @@ def _check(parameters: dict[str, nn.Parameter], masks: Masks, patterns: dict[str
 
 
 @contextmanager
-def _watched(module: nn.Module, calls: list[Call], products: Products | None) -> Iterator[None]:
+def _watched(module: nn.Module, calls: list[Call], products: Products | None, folds: Folds | None) -> Iterator[None]:
     """Put every call of a layer into ``calls``, in evaluation mode and by the plain ways of computing; then restore."""
     modes = {part: part.training for part in module.modules()}
     fast = torch.backends.mha.get_fastpath_enabled()
@@ -164,6 +180,8 @@ def _watched(module: nn.Module, calls: list[Call], products: Products | None) ->
             handles.append(part.register_forward_hook(_watch(name, calls, products), with_kwargs=True))
         if products is not None:
             handles.append(part.register_forward_hook(_leaving(products)))
+    if folds is not None:
+        handles += folds.watch(module, _is_simulated)
     module.eval()
     torch.backends.mha.set_fastpath_enabled(False)  # it passes by the modules, and so by the hooks
     try:
@@ -171,6 +189,8 @@ def _watched(module: nn.Module, calls: list[Call], products: Products | None) ->
             if products is not None:
                 stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # any other forms both products in one operation
                 stack.enter_context(products)
+            if folds is not None:
+                stack.enter_context(folds.mode)
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)

@@ -45,19 +45,16 @@ def is_checkpoint(path: str | Path) -> bool:
         return False
 
 
-def export_checkpoint(path: str | Path, *, products: bool = False) -> Trace:
+def export_checkpoint(path: str | Path, *, products: bool = False, fold_batch_norm: bool = False) -> Trace:
     """Return the trace of the checkpoint at ``path``: the one that `train` gave, to the bit.
 
     ``products``: with the products of activations too, as in an attention; not every machine runs them.
+    ``fold_batch_norm`` puts batch norms into the layers before them.
     Raises InputError naming file, tensor, rule and value.
     """
     run = load_checkpoint(path)
     try:
-        if products and run.recipe.network:
-            from .export import trace_of
-
-            return trace_of(run, products=True)
-        return run.trace
+        return run.traced(products=products, fold_batch_norm=fold_batch_norm)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 

@@ -29,12 +29,14 @@ def trace_of(
     samples: np.ndarray | torch.Tensor | None = None,
     labels: np.ndarray | torch.Tensor | None = None,
     products: bool = False,
+    fold_batch_norm: bool = False,
 ) -> Trace:
     """Return the trace of a run: its first test samples have gone through the network, layer by layer.
 
     Without ``module`` network and samples are those of the recipe. With one, a network of the user's own, ``samples``
     are what it is fed, and ``labels`` their classes where they have any. ``products``: keep products of activations
-    too, as in an attention; not every machine runs them.
+    too, as in an attention; not every machine runs them. ``fold_batch_norm`` puts batch norms into the layers before
+    them; see `capture_all`.
     Raises InputError naming the network or layer, the rule and the value.
     """
     recipe = run.recipe
@@ -52,17 +54,24 @@ def trace_of(
         about |= {"network": type(module).__name__, "data": "the user's own"}
     batch = torch.as_tensor(samples)
     with deterministic(recipe.seed):
-        captured = captured_of(run, module, batch, products)
+        captured = captured_of(run, module, batch, products=products, fold_batch_norm=fold_batch_norm)
     if labels is not None:
         about["labels"] = torch.as_tensor(labels).tolist()
     if isinstance(captured.outputs, torch.Tensor) and captured.outputs.ndim == 2:
         about["predictions"] = captured.outputs.argmax(dim=1).tolist()
-    notes = {"not_simulated": captured.not_simulated, "uses": captured.uses, "padded": captured.padded}
+    notes = {
+        "not_simulated": captured.not_simulated,
+        "uses": captured.uses,
+        "padded": captured.padded,
+        "folded": captured.folded,
+    }
     about |= {name: note for name, note in notes.items() if note}
     return Trace(name=recipe.name, layers=tuple(captured.layers), provenance=_provenance(run, captured) | about)
 
 
-def captured_of(run: Run, module: nn.Module, samples: torch.Tensor, products: bool = False) -> Captured:
+def captured_of(
+    run: Run, module: nn.Module, samples: torch.Tensor, *, products: bool = False, fold_batch_norm: bool = False
+) -> Captured:
     """Return what ``samples`` come to in ``module`` with the run's weights, statistics and masks; it is left as it was.
 
     Raises InputError where the weights are not those of ``module``.
@@ -79,7 +88,14 @@ def captured_of(run: Run, module: nn.Module, samples: torch.Tensor, products: bo
     patterns = {name: pattern_of(run.recipe, mask) for name, mask in run.masks.items() if mask.ndim > 1}
     try:
         module.load_state_dict(tensors, strict=False)
-        return capture_all(module, samples, masks=run.masks, patterns=patterns, products=products)
+        return capture_all(
+            module,
+            samples,
+            masks=run.masks,
+            patterns=patterns,
+            products=products,
+            fold_batch_norm=fold_batch_norm,
+        )
     finally:
         module.load_state_dict(before)
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -204,8 +205,10 @@ class Loop:
         tail = recipe.schedule_epochs - recipe.swa_epochs
         optimizer, schedule = self._optimizer(first, finetune, averaged is not None)
         network.train()
+        learning = list(network.parameters())
         for step, (inputs, labels) in self._batches(first, last, particle):
-            optimizer.zero_grad()
+            for parameter in learning:  # zero_grad() costs more, being watched by torch's profiler
+                parameter.grad = None
             dense = None if flow is None else pass_on(flowing, flow, step - first)
             loss = nn.functional.cross_entropy(network(inputs), labels)
             torch.autograd.backward(loss)
@@ -322,11 +325,13 @@ class Loop:
         recipe = self.recipe
         parameters = list(self.network.parameters())
         rate = recipe.finetune_learning_rate if finetune else recipe.learning_rate
+        # foreach: one call for all parameters, the same bits as one call each.
+        how: dict[str, Any] = {"lr": rate, "weight_decay": recipe.weight_decay, "foreach": True}
         optimizer: torch.optim.Optimizer
         if recipe.optimizer == "adam":
-            optimizer = torch.optim.Adam(parameters, lr=rate, weight_decay=recipe.weight_decay)
+            optimizer = torch.optim.Adam(parameters, **how)
         else:
-            optimizer = torch.optim.SGD(parameters, lr=rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+            optimizer = torch.optim.SGD(parameters, momentum=recipe.momentum, **how)
         tail = recipe.schedule_epochs - recipe.swa_epochs
 
         def factor(step: int) -> float:

@@ -88,6 +88,10 @@ class Run:
     @cached_property
     def trace(self) -> Trace:
         """Return the network with the activations of real test samples, ready to simulate."""
+        return self.traced()
+
+    def traced(self, *, products: bool = False, fold_batch_norm: bool = False) -> Trace:
+        """Return the `trace`, as `trace_of` makes it with ``products`` and ``fold_batch_norm``."""
         from .export import trace_of
 
         given = self.subject
@@ -97,8 +101,15 @@ class Run:
                 "give trace_of the module and samples"
             )
         if given is None:
-            return trace_of(self)
-        return trace_of(self, module=given.module, samples=given.inputs, labels=given.labels)
+            return trace_of(self, products=products, fold_batch_norm=fold_batch_norm)
+        return trace_of(
+            self,
+            module=given.module,
+            samples=given.inputs,
+            labels=given.labels,
+            products=products,
+            fold_batch_norm=fold_batch_norm,
+        )
 
     def load_into(self, module: nn.Module) -> None:
         """Give ``module``, of the network's structure, the pruned weights and the buffers."""

@@ -27,12 +27,12 @@ def imp(loop: Loop) -> Iterator[Solution]:
         masks = prune(loop, weights, masks, sparsity)
         weights = loop.train(rewound, masks, k, T, stage=f"level-{level:02}", average=True)
         if level and recipe.control != "none":
-            yield _control(loop, rewound, masks, level)
+            yield control(loop, rewound, masks, level)
         else:
             yield Solution(weights, masks)
 
 
-def _control(loop: Loop, rewound: Weights, masks: Masks, level: int) -> Solution:
+def control(loop: Loop, rewound: Weights, masks: Masks, level: int) -> Solution:
     """Return the control: a network that has the ticket's mask but not its weights, or the reverse."""
     k, T, stage = loop.recipe.rewind_step, loop.steps, f"control-{level:02}"
     if loop.recipe.control == "reinitialised":
