@@ -14,8 +14,10 @@ from gossamer.workloads.files.container import container_bytes, parse_container
 from gossamer.workloads.files.trace_file import load_trace_file
 from gossamer.workloads.pruning import kept_count, sparsity_levels
 from gossamer.workloads.training import export_checkpoint, is_checkpoint, load_checkpoint, load_recipe, train
+from gossamer.workloads.training import loop as loop_module
 from gossamer.workloads.training.batches import ArrayBatches
 from gossamer.workloads.training.checkpoint import KEY
+from gossamer.workloads.training.flow import Flow
 from gossamer.workloads.training.loop import Loop, apply_masks, rate_factor
 from gossamer.workloads.training.methods.imp import imp
 from gossamer.workloads.training.recipe import override
@@ -400,3 +402,39 @@ def test_a_file_that_is_no_checkpoint_is_refused(made, tmp_path):
     assert message(load_checkpoint, gone) == (
         f"{gone}: a checkpoint must be a readable file, and No such file or directory; check the path"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "flow"),
+    [
+        ("lenet-digits-imp", None),
+        ("lenet-digits-l1", None),
+        ("lenet-digits-mdgf-exp-1-8", Flow(1, 8, decay="exponential", c=1e-3)),
+        ("convnet-digits-swamp", None),
+        ("vit-digits-srste-2-4", Flow(2, 4, sr_decay=2e-4)),
+    ],
+)
+def test_a_training_has_all_it_needs_on_the_device_asked_for(monkeypatch, name, flow):
+    # torch's device without values stands for one that may be absent here: it refuses tensors of two devices, too.
+    met = []
+
+    def shapes(network):
+        arrays = {}
+        for key, value in (*network.named_parameters(), *network.named_buffers()):
+            met.append(value.device.type)
+            whole = not value.dtype.is_floating_point
+            arrays[key] = np.ones(tuple(value.shape), np.int64 if whole else np.float32)
+        return arrays
+
+    monkeypatch.setattr(loop_module, "check_device", lambda recipe: "meta")
+    monkeypatch.setattr(loop_module, "_parameters_of", shapes)
+    monkeypatch.setattr(Loop, "weights", lambda self: shapes(self.network))
+    monkeypatch.setattr(Loop, "_recalibrate", lambda self, particle: None)  # torch asks for the number of batches
+    loop = Loop.of(load_recipe(name))
+    assert loop.batches.inputs.device.type == loop.batches.labels.device.type == "meta"
+    masks = loop.full_masks()
+    for mask in masks.values():
+        mask.flat[::2] = False
+    last = loop.steps if loop.recipe.swa_epochs else 3
+    loop.train(loop.weights(), masks, last - 3, last, average=bool(loop.recipe.swa_epochs), flow=flow)
+    assert set(met) == {"meta"}
