@@ -145,9 +145,14 @@ def events(machine: Machine, layer: Layer, timeline: Timeline | None = None) -> 
     dispatcher = Dispatcher(env, _tiles(config, products), config.core_count)
     for index in range(config.core_count):
         env.process(_core(env, index, config, dispatcher, products, rounded, sums, account, timeline))
+    launch, hbm = _launch_and_hbm(config, _traffic(layer, products))
+    if timeline is not None:
+        timeline.interval("chip", "launch", 0, launch)
+        timeline.advance(launch)
+        timeline.interval("hbm", "move", 0, hbm)
     env.run()
     if timeline is not None:
-        timeline.advance(int(env.now))
+        timeline.advance(max(int(env.now), hbm))
     output = None
     if config.functional:
         parts = [held.finish(total) for held, total in zip(rounded, sums, strict=True)]
@@ -238,6 +243,16 @@ def _traffic(layer: Layer, products: list[Operands]) -> Traffic:
     return Traffic(-(-(sum(weights.values()) + inputs) // 8), -(-outputs // 8), weights)
 
 
+def _launch_and_hbm(config: Config, traffic: Traffic) -> tuple[int, int]:
+    """Return the cycles of the launch, and those that moving ``traffic`` takes."""
+    clock, bandwidth = Fraction(config.clock_hz), _bandwidth(config)
+    return math.ceil(Fraction(config.launch_s) * clock), math.ceil((traffic.read + traffic.write) * clock / bandwidth)
+
+
+def _bandwidth(config: Config) -> Fraction:
+    return Fraction(config.hbm_bytes_per_s) * Fraction(config.hbm_efficiency)
+
+
 def _result(
     machine: Machine,
     layer: Layer,
@@ -247,9 +262,8 @@ def _result(
 ) -> LayerResult:
     config: Config = machine.config
     traffic = _traffic(layer, products)
-    moved = traffic.read + traffic.write
-    clock, bandwidth = Fraction(config.clock_hz), Fraction(config.hbm_bytes_per_s) * Fraction(config.hbm_efficiency)
-    launch, hbm = math.ceil(Fraction(config.launch_s) * clock), math.ceil(moved * clock / bandwidth)
+    moved, bandwidth = traffic.read + traffic.write, _bandwidth(config)
+    launch, hbm = _launch_and_hbm(config, traffic)
     computed = int(account.done.max())
     cycles = launch + max(computed, hbm)
     each = {

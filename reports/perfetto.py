@@ -24,24 +24,24 @@ def perfetto_json(timeline: Timeline, *, clock_hz: float, name: str) -> bytes:
     stretch = 10 ** max(0, math.ceil(math.log10(clock_hz / 1e9)))
     ns_per_cycle = stretch * 1e9 / clock_hz
     title = name if stretch == 1 else f"{name} (time x {stretch})"
-    tracks = sorted({interval.track for interval in timeline.intervals}, key=_order)
-    thread_of = {track: thread for thread, track in enumerate(tracks, PROCESS)}
+    tracks, signals = timeline.tracks(), timeline.signals()
+    threads = list(enumerate(sorted(tracks, key=order_of_units), PROCESS))
     events = [_metadata("process_name", PROCESS, {"name": title})]
-    for track, thread in thread_of.items():
+    for thread, track in threads:
         events.append(_metadata("thread_name", thread, {"name": track}))
         events.append(_metadata("thread_sort_index", thread, {"sort_index": thread}))
-    for interval in sorted(timeline.intervals, key=lambda i: (thread_of[i.track], i.start)):
+    for thread, interval in ((thread, interval) for thread, track in threads for interval in tracks[track]):
         start, end = _whole_ns(interval.start, ns_per_cycle), _whole_ns(interval.end, ns_per_cycle)
         events.append({
             "ph": "X",
             "name": interval.name,
             "pid": PROCESS,
-            "tid": thread_of[interval.track],
+            "tid": thread,
             "ts": _microseconds(start),
             "dur": _microseconds(end - start),
             "args": {"start_cycle": interval.start, "end_cycle": interval.end},
         })  # fmt: skip
-    for change in sorted(timeline.changes, key=lambda c: (_order(c.track), c.time)):
+    for change in (change for signal in sorted(signals, key=order_of_units) for change in signals[signal]):
         events.append({
             "ph": "C",
             "name": change.track,
@@ -74,7 +74,7 @@ def _microseconds(ns: int) -> float:
     return value if int(value * 1000) == ns else math.nextafter(value, math.inf)
 
 
-def _order(track: str) -> tuple[bool, list[tuple[str, int]]]:
-    """Sort units that exist once before numbered ones, and PE 10 after PE 9."""
+def order_of_units(track: str) -> tuple[bool, list[tuple[str, int]]]:
+    """Return a key that sorts units that exist once before numbered ones, and PE 10 after PE 9."""
     parts = re.findall(r"(\D*)(\d*)", track)
     return any(number for _, number in parts), [(text, int(number or -1)) for text, number in parts]

@@ -43,7 +43,10 @@ def simulate(
     for layer in chosen:
         if progress is not None:
             progress(layer.name)
+        begin = 0 if timeline is None else timeline.offset
         results.append(machine.run(layer, engine, memo, timeline))
+        if timeline is not None:
+            timeline.interval("layer", layer.name, begin - timeline.offset, 0)
     whole = getattr(machine.engines, "network_warnings", None)
     return Result(
         version=__version__,

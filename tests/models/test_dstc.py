@@ -112,7 +112,7 @@ def test_a_tile_of_few_nonzeros_by_hand():
     assert result.macs == result.counts["multiplications"] == 9 * 17
     assert result.storage_bits == {"values": 16 * 10, "bitmap": 96}
     assert result.traffic_bytes == {"hbm": (16 * 10 + 96 + 16 * 49 + 96) // 8 + 2 * 32 * 32}
-    assert timeline.intervals == [Interval("core0", "tile 0,0", 0, 2)]
+    assert timeline.intervals == [Interval("hbm", "move", 0, 1), Interval("core0", "tile 0,0", 0, 2)]
     assert result.output[0, 0] == 2.0 and result.output[17:].sum() == 0
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gossamer.models import eie, load_machine
 from gossamer.simulator import simulate
-from gossamer.simulator.timeline import Timeline
+from gossamer.simulator.timeline import Interval, Timeline
 from gossamer.workloads.trace import Layer, Trace
 
 BOOK = np.linspace(-1, 1, 16, dtype=np.float32)
@@ -175,7 +175,8 @@ def test_a_hand_made_layer_gives_the_log_worked_out_by_hand():
     timeline = Timeline()
     machine = load_machine("eie-64pe", pe_count=2, queue_depth=2)
     result = simulate(machine, one_layer(coded(codes, [1, -1, 0, 1])), engine="event", timeline=timeline).layers[0]
-    assert [(i.track, i.name, i.start, i.end) for i in timeline.intervals] == [
+    assert timeline.tracks().pop("layer") == [Interval("layer", "fc", 0, result.cycles)]
+    assert [(i.track, i.name, i.start, i.end) for i in timeline.intervals if i.track != "layer"] == [
         ("broadcaster", "broadcast", 2, 3),
         ("broadcaster", "stalled", 3, 4),  # queue 0 is full until its pop in cycle 3 is seen in cycle 4
         ("broadcaster", "broadcast", 4, 5),

@@ -54,7 +54,8 @@ def test_a_run_has_one_named_thread_a_unit_in_the_order_of_the_units(run):
     phases = by_phase(run[2])
     names = {e["tid"]: e["args"]["name"] for e in phases["M"] if e["name"] == "thread_name"}
     order = {e["tid"]: e["args"]["sort_index"] for e in phases["M"] if e["name"] == "thread_sort_index"}
-    assert [names[tid] for tid in sorted(names, key=order.get)] == ["broadcaster", *(f"PE {i}" for i in range(12))]
+    units = ["broadcaster", "layer", *(f"PE {i}" for i in range(12))]
+    assert [names[tid] for tid in sorted(names, key=order.get)] == units
     assert {e["tid"] for e in phases["X"]} == set(names)
     assert {e["pid"] for events in phases.values() for e in events} == {1}
 
@@ -132,3 +133,54 @@ def test_time_is_stretched_where_a_cycle_is_shorter_than_the_viewers_nanosecond(
 
 def test_an_empty_timeline_is_still_a_trace():
     assert by_phase(perfetto_json(Timeline(), clock_hz=1e9, name="idle"))["X"] == []
+
+
+def check_against_the_format(data):
+    """Hold a Chrome trace against the rules of the Trace Event Format for the phases that are written."""
+    document = json.loads(data)
+    assert document["displayTimeUnit"] in ("ms", "ns")
+    ends, counters, named = {}, {}, set()
+    for event in document["traceEvents"]:
+        assert type(event["name"]) is str and type(event["pid"]) is int and type(event["args"]) is dict
+        if event["ph"] == "M":
+            assert set(event) == {"ph", "name", "pid", "tid", "args"}
+            assert event["name"] in ("process_name", "thread_name", "thread_sort_index")
+            named |= {event["tid"]} if event["name"] == "thread_name" else set()
+        elif event["ph"] == "X":
+            assert set(event) == {"ph", "name", "pid", "tid", "ts", "dur", "args"}
+            assert event["tid"] in named and event["dur"] > 0
+            assert event["ts"] >= ends.get(event["tid"], 0)  # slices of a thread must nest; ours follow one another
+            ends[event["tid"]] = event["ts"] + event["dur"] - 1e-6
+        else:
+            assert event["ph"] == "C" and set(event) == {"ph", "name", "pid", "ts", "args"}
+            assert type(event["args"]["value"]) is int
+            assert event["ts"] > counters.get(event["name"], -1)
+            counters[event["name"]] = event["ts"]
+    return document["traceEvents"]
+
+
+@pytest.mark.parametrize("machine", ["eie-64pe", "systolic-8x8", "a100-sparse", "dstc-a100", "sparseloop-stc"])
+def test_what_every_engine_draws_keeps_the_rules_of_the_format(machine):
+    timeline = Timeline()
+    built = load_machine(machine)
+    simulate(built, random_layer(60, 48, 0.2, 0.5, seed=2, samples=2), engine="event", timeline=timeline)
+    events = check_against_the_format(perfetto_json(timeline, clock_hz=built.config.clock_hz, name=machine))
+    assert sum(event["ph"] == "X" for event in events) == len(timeline.intervals)
+
+
+def test_a_window_of_a_run_begins_with_the_values_its_signals_had(run):
+    part = Timeline(start=20, end=40)
+    machine = load_machine("eie-64pe", pe_count=12, queue_depth=4)
+    simulate(machine, random_layer(60, 48, 0.2, 0.5, seed=2, samples=2), engine="event", timeline=part)
+    events = check_against_the_format(perfetto_json(part, clock_hz=800e6, name="part"))
+    times = [event["ts"] for event in events if event["ph"] != "M"]
+    assert min(times) == 0.025 and max(times) < 0.05
+    assert {e["name"] for e in events if e["ph"] == "C" and e["ts"] == 0.025} == {f"queue {i}" for i in range(12)}
+
+
+def test_work_that_overlaps_on_one_unit_gets_a_second_thread():
+    timeline = Timeline()
+    timeline.interval("bus", "read", 0, 4)
+    timeline.interval("bus", "write", 2, 6)
+    events = check_against_the_format(perfetto_json(timeline, clock_hz=1e9, name="x"))
+    assert [e["args"]["name"] for e in events if e["name"] == "thread_name"] == ["bus", "bus (2)"]
