@@ -59,11 +59,11 @@ def load_machine(source: str | Path, **overrides: Any) -> Machine:
 
 def vary(machine: Machine, **overrides: Any) -> Machine:
     """Return ``machine`` with fields of its Config replaced; errors are those of `load_machine`."""
-    config_type = type(machine.config)
-    known = {field.name for field in msgspec.structs.fields(config_type)}
+    config_type: Any = type(machine.config)
+    known = _kinds_of(config_type)
     for key in overrides:
         if key not in known:
-            raise InputError(_unknown_key(machine.name, key, machine.model, known))
+            raise InputError(_unknown_key(machine.name, key, machine.model, set(known)))
     settings = {**msgspec.structs.asdict(machine.config), **overrides}
     config = _config(settings, config_type, machine.name)
     table = machine.energy
@@ -72,8 +72,13 @@ def vary(machine: Machine, **overrides: Any) -> Machine:
     return replace(machine, config=config, energy=table)
 
 
+@cache  # msgspec works the annotations out anew each time, and a sweep asks for every point
+def _kinds_of(config_type: Any) -> dict[str, Any]:
+    return {field.name: field.type for field in msgspec.structs.fields(config_type)}
+
+
 def _config(settings: dict[str, Any], config_type: type[msgspec.Struct], where: str) -> Any:
-    kinds = {field.name: field.type for field in msgspec.structs.fields(config_type)}
+    kinds = _kinds_of(config_type)
     for key, value in settings.items():
         _check_kind(where, key, value, kinds[key])
     try:

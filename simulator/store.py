@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -26,15 +27,31 @@ create table if not exists cases (
 """
 
 
+class Stored(NamedTuple):
+    """One case as the store has it: its result, or the error that it ended in."""
+
+    trace: str
+    machine: str
+    settings: dict[str, Any]
+    result: Result | None
+    error: str | None
+
+
 class Store:
     """The results of a sweep, kept in the SQLite file at ``path``, or in memory where that is None.
 
     Every case is committed when it is saved (write-ahead log): an interrupted sweep loses nothing that it finished.
-    Raises InputError where the file is not a store, is of a newer version, or cannot be written.
+    ``must_exist``: whoever only reads makes no file. Raises InputError where the file is not a store, is of a newer
+    version, or cannot be written.
     """
 
-    def __init__(self, path: str | Path | None) -> None:
+    def __init__(self, path: str | Path | None, *, must_exist: bool = False) -> None:
         self._name = ":memory:" if path is None else str(path)
+        if must_exist and (path is None or not Path(path).is_file() or Path(path).stat().st_size == 0):
+            raise InputError(
+                f"{self._name}: a store must be a file that gossamer sweep --store made, and none is there; "
+                "check the path"
+            )
         try:
             self._db = sqlite3.connect(self._name, timeout=60, isolation_level=None)
         except sqlite3.Error as error:
@@ -89,6 +106,21 @@ class Store:
             row = self._db.execute("select result, error from cases where key = ?", (key,)).fetchone()
             yield (None, None) if row is None else (row[0], row[1])
 
+    def cases(self) -> Iterator[Stored]:
+        """Yield every case of the store by trace, machine and settings. Raises InputError where a row is damaged."""
+        try:
+            rows = self._db.execute("select trace, machine, settings, result, error from cases").fetchall()
+        except sqlite3.Error as problem:
+            raise InputError(f"{self._name}: a store must be a whole SQLite file: {problem}; delete it") from None
+        made = []
+        for trace, machine, settings, text, error in rows:
+            try:
+                varied = msgspec.json.decode(settings, type=dict[str, Any])
+            except msgspec.MsgspecError as problem:
+                raise InputError(f"{self._name}: stored settings are damaged: {problem}; delete the store") from None
+            made.append(Stored(trace, machine, varied, None if text is None else self.read(text), error))
+        return iter(sorted(made, key=_place))
+
     def read(self, text: str) -> Result:
         """Return the result that ``text``, of a row of this store, holds. Raises InputError where it is damaged."""
         try:
@@ -105,3 +137,11 @@ class Store:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+def _place(case: Stored) -> tuple[Any, ...]:
+    """Return what a case is sorted by; values of different kinds do not compare, their kinds do."""
+    kinds = [(name, isinstance(v, str), v if isinstance(v, (int, float, str)) else 0) for name, v in
+             case.settings.items()]  # fmt: skip
+    made_by = ("", "") if case.result is None else (case.result.version, case.result.engine)
+    return case.trace, case.machine, kinds, made_by

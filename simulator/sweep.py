@@ -77,12 +77,14 @@ def sweep(
     *,
     store: Store | None = None,
     workers: int = 1,
+    cluster: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Outcome]:
     """Return the outcome of every case, in order; those that ``store`` has finished are not run again.
 
     A case that fails is recorded with its error and does not stop the others. ``workers`` processes share the work
-    (1: none but this one). ``progress`` is called with (done, all). An interrupt loses only what is being computed.
+    (1: none but this one), or those of the Dask cluster whose scheduler is at ``cluster``. ``progress`` is called with
+    (done, all). An interrupt loses only what is being computed.
     """
     cases = list(cases)
     own = Store(None) if store is None else None
@@ -94,7 +96,7 @@ def sweep(
         # Cases that share a trace and the first fields of a config share most of their work: let them meet.
         todo = sorted(by_key.values(), key=lambda case: (case.trace.sha256, case.machine.model, _order(case)))
         finished = len(cases) - len(todo)
-        for case, text, error in _run(todo, workers):
+        for case, text, error in _run(todo, workers) if cluster is None else _run_on_cluster(todo, cluster):
             kept.save(case.key, case.trace.name, case.machine.name, _json(case.settings), text, error)
             finished += 1
             if progress is not None:
@@ -118,6 +120,13 @@ def _json(value: Any) -> str:
 
 
 Finished = tuple[Case, str | None, str | None]
+
+
+def _run_on_cluster(cases: Sequence[Case], address: str) -> Iterable[Finished]:
+    from .cluster import check_address, run_on_cluster
+
+    check_address(address)
+    return run_on_cluster(cases, address) if cases else ()
 
 
 class _Bench:

@@ -2,11 +2,13 @@
 
 import os
 import sqlite3
+import sys
 
 import msgspec
 import numpy as np
 import pytest
 
+from gossamer.__main__ import main
 from gossamer.models import load_machine, vary
 from gossamer.simulator import simulate
 from gossamer.simulator.store import Store
@@ -161,3 +163,16 @@ def test_a_foreign_table_of_the_same_name_is_refused(tmp_path):
         with pytest.raises(InputError) as caught:
             Store(path)
         assert "this database has other tables" in str(caught.value)
+
+
+def test_progress_tells_rate_and_remaining_time_at_a_terminal_and_nothing_elsewhere(monkeypatch, capsys):
+    grid = ["sweep", "lenet-digits-imp", "--grid", "queue_depth=2,3,4,5,6,7"]
+    assert main(grid) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    assert main(grid) == 0
+    shown = capsys.readouterr().err
+    assert "6/6" in shown
+    assert "cases/s" in shown
