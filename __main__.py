@@ -20,6 +20,7 @@ from .reports.terminal import (
     make_folder,
     parse_grid,
     parse_set,
+    parse_window,
     progress_bar,
     settings,
     show,
@@ -30,6 +31,7 @@ from .reports.terminal import (
 
 if TYPE_CHECKING:
     from .simulator.machine import Machine
+    from .simulator.timeline import Timeline
     from .workloads.points import Cloud
 
 INTERRUPTED = 130  # exit status: 128 + SIGINT, as shells have it
@@ -129,7 +131,15 @@ def simulate_command(
     json: JsonOption = None,
     csv: CsvOption = None,
     timeline: Annotated[
-        Path | None, typer.Option(metavar="FILE.json", help="Write a Perfetto timeline (needs --engine event).")
+        Path | None,
+        typer.Option(
+            metavar="FILE.json|.vcd",
+            help="Write a timeline for Perfetto, or a waveform for GTKWave (needs --engine event).",
+        ),
+    ] = None,
+    window: Annotated[
+        str | None,
+        typer.Option(metavar="START:END", help="With --timeline: only cycles from START up to, not including, END."),
     ] = None,
     act_density: ActDensityOption = None,
     samples: SamplesOption = None,
@@ -144,29 +154,45 @@ def simulate_command(
     """Simulate a trace on a machine: cycles, energy and the reasons for them."""
     from .reports.tables import csv_text, layer_rows, result_table
     from .simulator import simulate
-    from .simulator.timeline import Timeline
 
-    check_outputs(json, csv)
-    check_outputs(timeline, suffixes=(".json",))
+    check_outputs(json, csv, timeline)
+    recorded = _timeline(timeline, window)
     machine = _machine(on, set_)
     read = trace_reader(
         act_density, samples, seed, input_size, network, voxel_size, sparsity, channel_sparsity, weights
     )
     loaded = read(trace)
-    recorded = None if timeline is None else Timeline()
     with progress_bar(f"{loaded.name} on {machine.name}") as step:
         result = simulate(
             machine, loaded, engine=engine, layers=layer, timeline=recorded, progress=lambda name: step(0, 0, name)
         )
     if timeline is not None and recorded is not None:
         from .reports.perfetto import perfetto_json
+        from .reports.vcd import vcd_text
 
-        name = f"{loaded.name} on {machine.name}"
-        write(timeline, perfetto_json(recorded, clock_hz=machine.config.clock_hz, name=name))
+        text = vcd_text if timeline.suffix.lower() == ".vcd" else perfetto_json
+        write(timeline, text(recorded, clock_hz=machine.config.clock_hz, name=f"{loaded.name} on {machine.name}"))
     if csv is not None:
         write(csv, csv_text(layer_rows(result)).encode())
     finish(json, result.to_json, result_table(result))
-    warn(result.warnings)
+    warn(result.warnings + ([] if recorded is None else recorded.warnings()))
+
+
+def _timeline(path: Path | None, window: str | None) -> Timeline | None:
+    """Return a timeline of ``window`` for the output at ``path``, whose kind can be written; None without one."""
+    from .simulator.timeline import Timeline
+    from .workloads import InputError
+    from .workloads.extras import need
+
+    if path is None:
+        if window is not None:
+            raise InputError(f"--window is for --timeline, not {window!r} alone; name a file with --timeline")
+        return None
+    check_outputs(path, suffixes=(".json", ".vcd"))
+    if path.suffix.lower() == ".vcd":
+        need("wave", "vcd")
+    start, end = (0, None) if window is None else parse_window(window)
+    return Timeline(start=start, end=end)
 
 
 @app.command()
@@ -228,6 +254,9 @@ def sweep(
     engine: EngineOption = "fast",
     store: Annotated[Path | None, typer.Option(metavar="FILE.sqlite", help="Keep results here, and resume.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the work.")] = 1,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="tcp://HOST:PORT", help="A Dask scheduler whose workers share it instead.")
+    ] = None,
     json: JsonOption = None,
     csv: CsvOption = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Plot the sweep over its first field.")] = None,
@@ -252,6 +281,12 @@ def sweep(
 
     check_outputs(json, csv, store)
     check_outputs(plot, suffixes=PLOT_SUFFIXES)
+    if cluster is not None:
+        from .simulator.cluster import check_address
+        from .workloads.extras import need
+
+        check_address(cluster)
+        need("cluster", "distributed")
     machine = _machine(on, set_)
     values = settings(grid, parse_grid)
     points = [(point, vary(machine, **point)) for point in grid_points(values)]
@@ -264,8 +299,10 @@ def sweep(
         for point, varied in points
     ]
     try:
-        with Store(store) as kept, progress_bar("sweep") as step:
-            outcomes = run_sweep(cases, store=kept, workers=workers, progress=lambda done, all_: step(done, all_, ""))
+        with Store(store) as kept, progress_bar("sweep", rate="cases") as step:
+            outcomes = run_sweep(
+                cases, store=kept, workers=workers, cluster=cluster, progress=lambda done, all_: step(done, all_, "")
+            )
     except KeyboardInterrupt:
         if store is not None:
             warn([f"the cases that were finished are kept in {store}; the same command goes on from there"])
@@ -283,6 +320,101 @@ def sweep(
     warn([f"{outcome.case.settings}: {outcome.error}" for outcome in failed])
     if failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def explore(
+    traces: Annotated[list[str], typer.Argument(metavar="TRACE...", help="Bundled traces, or paths.")],
+    grid: Annotated[list[str], typer.Option(metavar="KEY=V,V,...", help="Values of a config field; may be repeated.")],
+    on: Annotated[list[str] | None, typer.Option("--on", metavar="MACHINE", help="One or more machines.")] = None,
+    set_: SetOption = None,
+    layer: LayerOption = None,
+    store: Annotated[Path | None, typer.Option(metavar="FILE.sqlite", help="Keep results here, and resume.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share the work.")] = 1,
+    json: JsonOption = None,
+    csv: CsvOption = None,
+) -> None:
+    """Find the cases of a grid that no other beats in accuracy, latency, energy and area, over traces and machines."""
+    import msgspec
+
+    from .models import vary
+    from .reports.explore import front_of
+    from .reports.tables import csv_text
+    from .simulator.store import Store
+    from .simulator.sweep import Case, grid_points
+    from .simulator.sweep import sweep as run_sweep
+    from .workloads import load_trace
+
+    check_outputs(json, csv, store)
+    points = grid_points(settings(grid, parse_grid))
+    machines = [_machine(name, set_) for name in on or ["eie-64pe"]]
+    varied = [(point, vary(machine, **point)) for machine in machines for point in points]
+    loaded = [load_trace(name) for name in traces]
+    cases = [Case(trace, machine, point, layers=layer) for trace in loaded for point, machine in varied]
+    with Store(store) as kept, progress_bar("explore", rate="cases") as step:
+        outcomes = run_sweep(cases, store=kept, workers=workers, progress=lambda done, all_: step(done, all_, ""))
+    front = front_of(outcomes)
+    if csv is not None:
+        write(csv, csv_text(front.rows).encode())
+    finish(json, lambda: msgspec.json.format(msgspec.json.encode(front.rows), indent=1).decode() + "\n",
+            front.table())  # fmt: skip
+    failed = [
+        f"{o.case.trace.name} on {o.case.machine.name}, {o.case.settings}: {o.error}" for o in outcomes if o.error
+    ]
+    warn(front.warnings + failed)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def results(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="What gossamer sweep --store wrote.")],
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", metavar="CONDITION", help="As in pe_count>=16 or trace=lenet*; may be repeated."),
+    ] = None,
+    json: JsonOption = None,
+    csv: CsvOption = None,
+    parquet: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the table here (needs the extra parquet).")
+    ] = None,
+) -> None:
+    """Show what the store of a sweep holds, all of it or what fits, and write it as CSV, JSON or Parquet."""
+    import msgspec
+
+    from .reports.stored import choose, parquet_bytes
+    from .reports.tables import csv_text
+    from .simulator.store import Store
+    from .workloads.extras import need
+
+    check_outputs(json, csv, parquet)
+    if parquet is not None:
+        need("parquet", "pyarrow")
+    with Store(store, must_exist=True) as kept:
+        chosen = choose(kept, where or [])
+    if csv is not None:
+        write(csv, csv_text(chosen.rows).encode())
+    if parquet is not None:
+        write(parquet, parquet_bytes(chosen.rows))
+    finish(json, lambda: msgspec.json.format(msgspec.json.encode(chosen.rows), indent=1).decode() + "\n",
+            chosen.table())  # fmt: skip
+
+
+@app.command()
+def report(
+    results: Annotated[
+        list[Path], typer.Argument(metavar="RESULT...", help="What --json wrote: of simulate, or of compare.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE.html", help="The page to write.")] = Path("report.html"),
+    title: Annotated[str | None, typer.Option(metavar="TEXT", help="The page's title.")] = None,
+) -> None:
+    """Show results as one HTML page: summary, layers, where cycles and energy went, load, provenance."""
+    from .reports.html import read_results, write_report
+
+    check_outputs(out, suffixes=(".html", ".htm"))
+    read = [result for path in results for result in read_results(path)]
+    write_report(read, out, title)
+    print(f"{out}: {len(read)} result{'s' if len(read) > 1 else ''}")
 
 
 @app.command("list")

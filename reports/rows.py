@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..simulator.result import LayerResult, Result, Totals
+from ..simulator.frames import layer_rows as layer_rows
+from ..simulator.frames import padding_ratio as padding_ratio
+from ..simulator.frames import relative_error
+from ..simulator.result import Result
 
 if TYPE_CHECKING:
     from ..simulator.sweep import Outcome
@@ -19,6 +22,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "trace": ("", "name of the trace"),
     "machine": ("", "name of the machine; a sweep's settings stand in columns of their own"),
     "engine": ("", "fast (recurrences) or event (stepped units); both give the same figures"),
+    "version": ("", "version of gossamer that simulated it"),
     "layer": ("", "name of the layer"),
     "op": ("", "operation of the layer"),
     "shape": ("", "shape of the layer's weight, outputs first"),
@@ -212,22 +216,21 @@ def describe(column: str) -> tuple[str, str]:
     return "", "a setting of the machine, or a count of its model"
 
 
-def layer_rows(result: Result) -> list[Row]:
-    """Return everything known of each layer: one row a layer, in order; columns as in `COLUMNS`."""
-    return [_layer_row(result, layer) for layer in result.layers]
-
-
 def sweep_rows(outcomes: Iterable[Outcome]) -> list[Row]:
     """Return one row a case: trace, machine, its settings, and figures or the error."""
+    return case_rows((o.case.trace.name, o.case.machine.name, o.case.settings, o.result, o.error) for o in outcomes)
+
+
+def case_rows(cases: Iterable[tuple[str, str, Mapping[str, Any], Result | None, str | None]]) -> list[Row]:
+    """Return one row for each (trace, machine, settings, result, error); a case without a result has failed."""
     rows = []
     first: dict[tuple[str, str], Result] = {}
-    for outcome in outcomes:
-        case, result = outcome.case, outcome.result
-        row: Row = {"trace": case.trace.name, "machine": case.machine.name, **case.settings}
+    for trace, machine, settings, result, error in cases:
+        row: Row = {"trace": trace, "machine": machine, **settings}
         if result is None:
-            rows.append({**row, "error": outcome.error or "not run"})
+            rows.append({**row, "error": error or "not run"})
             continue
-        baseline = first.setdefault((case.trace.sha256, case.machine.name), result)
+        baseline = first.setdefault((result.trace.sha256, machine), result)
         total = result.total
         rows.append({
             **row,
@@ -284,62 +287,12 @@ def csv_text(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def padding_ratio(figures: Totals | LayerResult) -> float | None:
-    """Return padding / entries, None where a machine stores no padding or processed nothing."""
-    entries = figures.counts.get("entries", 0)
-    return figures.counts["padding"] / entries if entries and "padding" in figures.counts else None
-
-
 def output_error(result: Result) -> float | None:
     """Return the largest relative rms error of any layer's outputs, None where the arithmetic is not simulated."""
-    errors = [error for layer in result.layers if (error := _relative_error(layer)) is not None]
+    errors = [error for layer in result.layers if (error := relative_error(layer)) is not None]
     return max(errors, default=None)
-
-
-def _relative_error(layer: LayerResult) -> float | None:
-    if layer.arithmetic is None:
-        return None
-    error, reference = layer.arithmetic["rms_error"], layer.arithmetic["rms_reference"]
-    return error / reference if reference else (0.0 if error == 0 else None)
 
 
 def _speedup(baseline: Result, result: Result) -> float | None:
     latency = result.total.latency_s / result.samples
     return baseline.total.latency_s / baseline.samples / latency if latency else None
-
-
-def _layer_row(result: Result, layer: LayerResult) -> Row:
-    energy, arithmetic = layer.energy_j, layer.arithmetic or {}
-    return {
-        "trace": result.trace.name,
-        "machine": result.machine.name,
-        "engine": result.engine,
-        "layer": layer.name,
-        "op": layer.op,
-        "shape": "x".join(map(str, layer.shape)),
-        "samples": layer.samples,
-        "vectors": layer.vectors,
-        "cycles": layer.cycles,
-        "latency_us": layer.latency_s * 1e6,
-        "theoretical_cycles": layer.theoretical_cycles,
-        "utilization": layer.utilization,
-        "load_balance": layer.load_balance,
-        "padding_ratio": padding_ratio(layer),
-        "macs": layer.macs,
-        **layer.counts,
-        **{
-            f"{unit}_{cause}": cycles
-            for unit, causes in layer.cycles_by_cause.items()
-            for cause, cycles in causes.items()
-        },
-        "energy_uj": None if energy is None else energy.total * 1e6,
-        **({} if energy is None else {f"{part}_uj": joules * 1e6 for part, joules in energy.by_part.items()}),
-        "energy_table": None if energy is None else energy.table,
-        **{f"{level}_bytes": count for level, count in layer.traffic_bytes.items()},
-        "storage_bits": sum(layer.storage_bits.values()),
-        **{f"{part}_stored_bits": bits for part, bits in layer.storage_bits.items()},
-        "output_error": _relative_error(layer),
-        "max_abs_error": arithmetic.get("max_abs_error"),
-        "same_argmax": arithmetic.get("same_argmax"),
-        **(layer.roofline or {}),
-    }

@@ -5,7 +5,7 @@ Everything that can be printed, as a table or as CSV, is importable from here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from ..workloads.training import Run
 
 __all__ = [
-    "COLUMNS", "checks_table", "compare_rows", "compare_table", "csv_text", "engines_table", "history_table",
-    "layer_rows", "result_table", "seeds_table", "summary", "sweep_rows", "sweep_table",
+    "COLUMNS", "cases_table", "checks_table", "compare_rows", "compare_table", "csv_text", "engines_table",
+    "history_table", "layer_rows", "result_table", "seeds_table", "summary", "sweep_rows", "sweep_table",
 ]  # fmt: skip
 
 WIDTH_FOR_NAMES = 92  # beside the names of the figures; wider headings are numbered instead
 COLUMNS_AT_ONCE = 8  # of a comparison
+ROWS_AT_ONCE = 500  # of a sweep: nobody reads more at a terminal, and laying them out takes longer than a sweep
 TRAINING_FLOPS = "FLOPs of all training so far that the masks leave; 1 is a dense training over the same schedule."
 UNITS = {  # how a kind of unit is written where it is not a plain word
     "pe": "PE", "sm": "SM", "gpu": "GPU",
@@ -146,33 +147,47 @@ def summary(result: Result) -> list[str]:
 
 def sweep_table(outcomes: Sequence[Outcome]) -> RenderableType:
     """Return the cases of a sweep, one table a trace and machine; errors of those that failed stand below."""
-    rows = sweep_rows(outcomes)
+    warned = [outcome.result.warnings for outcome in outcomes if outcome.result is not None]
+    return cases_table(sweep_rows(outcomes), [outcome.case.settings for outcome in outcomes], warned)
+
+
+def cases_table(
+    rows: Sequence[Row], varied: Sequence[Mapping[str, Any]], warned: Iterable[list[str]]
+) -> RenderableType:
+    """Return ``rows`` of cases with the settings ``varied`` in each, as `sweep_table` does.
+
+    ``warned``: the warnings of each case that finished. Of more than `ROWS_AT_ONCE` cases of a trace and machine, the
+    first are shown, and it is said how many there are.
+    """
     parts: list[RenderableType] = []
     failures = []
     for trace, machine in dict.fromkeys((row["trace"], row["machine"]) for row in rows):
         own = [i for i, row in enumerate(rows) if (row["trace"], row["machine"]) == (trace, machine)]
-        settings = list(dict.fromkeys(name for i in own for name in outcomes[i].case.settings))
+        settings = list(dict.fromkeys(name for i in own for name in varied[i]))
         shown = [column for column in SWEEP_COLUMNS if any(rows[i].get(column[0]) is not None for i in own)]
         table = new_table(f"{trace} on {machine}")
         for name in settings:
             table.add_column(name.replace("_", "\n", 1), justify="right", no_wrap=True)
         for _, heading, _ in shown or SWEEP_COLUMNS[:1]:
             table.add_column(heading, justify="right", no_wrap=True)
-        for i in own:
-            cells = _cells(rows[i], shown)
-            if rows[i]["error"]:
-                cells = [Text("failed", style="red")]
-                varied = "".join(f", {name}={rows[i].get(name)}" for name in settings)
-                failures.append(Text(f"{trace} on {machine}{varied}: {rows[i]['error']}", style="red"))
+        failed = [i for i in own if rows[i]["error"]]
+        for i in failed[:ROWS_AT_ONCE]:
+            where = "".join(f", {name}={rows[i].get(name)}" for name in settings)
+            failures.append(Text(f"{trace} on {machine}{where}: {rows[i]['error']}", style="red"))
+        for i in own[:ROWS_AT_ONCE]:
+            cells = [Text("failed", style="red")] if rows[i]["error"] else _cells(rows[i], shown)
             table.add_row(*(escape(str(rows[i].get(name, ""))) for name in settings), *cells)
         parts += [table, Text("")]
+        if len(own) > ROWS_AT_ONCE:
+            failures_of = f", {len(failed):,} of which failed" if failed else ""
+            rest = f"The first {ROWS_AT_ONCE:,} of {len(own):,} cases{failures_of}; --csv writes all."
+            parts.insert(-1, Text(rest, style="yellow"))
     parts += failures
     parts.append(Text("Speed-up: over the first case of the same trace and machine.", style="dim"))
     parts += _energy_notes(rows)
-    warned = [outcome.result for outcome in outcomes if outcome.result is not None and outcome.result.warnings]
-    if warned:
-        first = warned[0].warnings[0]
-        parts.append(Text(f"Warnings in {len(warned)} of {len(outcomes)} cases; the first: {first}", style="yellow"))
+    met = [warnings for warnings in warned if warnings]
+    if met:
+        parts.append(Text(f"Warnings in {len(met)} of {len(rows)} cases; the first: {met[0][0]}", style="yellow"))
     return Group(*parts)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.progress import Task
 
     from ..workloads.trace import Trace
 
@@ -91,6 +92,18 @@ def parse_grid(text: str) -> tuple[str, list[Any]]:
     if not equals or not key or not all(value.strip() for value in values.split(",")):
         raise InputError(f"a grid must be KEY=VALUE,VALUE,..., not {text!r}; as in pe_count=1,2,4")
     return key.strip(), [_value(value.strip()) for value in values.split(",")]
+
+
+def parse_window(text: str) -> tuple[int, int | None]:
+    """Return the first cycle of START:END, and the one after the last; None for what follows to the end."""
+    import re
+
+    from ..workloads import InputError
+
+    ends = re.fullmatch(r"([0-9]{0,18}):([0-9]{0,18})", text)
+    if ends is None:
+        raise InputError(f"a window must be START:END in cycles, not {text!r}; as in 1000:2000, :2000 or 1000:")
+    return int(ends[1] or 0), int(ends[2]) if ends[2] else None
 
 
 def settings(texts: list[str] | None, parse: Callable[[str], tuple[str, Any]]) -> dict[str, Any]:
@@ -186,15 +199,25 @@ def warn(warnings: list[str]) -> None:
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
-    """Give a function (done, all, what) that shows progress on standard error, if that is a terminal."""
+def progress_bar(title: str, rate: str = "") -> Iterator[Callable[[int, int, str], None]]:
+    """Give a function (done, all, what) that shows progress on standard error, if that is a terminal.
+
+    ``rate``: what is counted, where it is worth saying how many of it are done in a second.
+    """
     if not sys.stderr.isatty():
         yield lambda done, all_, what: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.text import Text
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    class RateColumn(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text("" if task.speed is None else f"{task.speed:,.3g} {rate}/s", style="progress.data.speed")
+
+    columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+    columns += [RateColumn()] if rate else []
+    columns.append(TimeRemainingColumn(elapsed_when_finished=True))
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, all_, what: bar.update(

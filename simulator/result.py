@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
 from ..workloads.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA = "gossamer.result/1"
 
@@ -133,6 +136,18 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     def to_json(self) -> str:
         """Return the JSON text, indented, ending in a newline."""
         return msgspec.json.format(msgspec.json.encode(self), indent=1).decode() + "\n"
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the layers as a pandas frame, one row a layer, columns as in CSV. Raises InputError without pandas."""
+        from .frames import layer_frame
+
+        return layer_frame(self)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the layers and their total as a table."""
+        from .frames import html_summary
+
+        return html_summary(self)
 
 
 def add_up(layers: Iterable[LayerResult], area_mm2: float | None) -> Totals:

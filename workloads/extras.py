@@ -13,5 +13,5 @@ def need(extra: str, *modules: str) -> None:
         try:
             importlib.import_module(module)
         except ImportError:
-            package = {"sklearn": "scikit-learn"}.get(module, module)
+            package = {"sklearn": "scikit-learn", "vcd": "pyvcd"}.get(module, module)
             raise InputError(f"this needs {package}, which is not installed; pip install gossamer[{extra}]") from None

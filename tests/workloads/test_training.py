@@ -415,7 +415,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(made, tmp_path):
     ],
 )
 def test_a_training_has_all_it_needs_on_the_device_asked_for(monkeypatch, name, flow):
-    # torch's device without values stands for one that may be absent here: it refuses tensors of two devices, too.
+    # torch's device without values stands for one that may be absent here; most operations refuse tensors of two.
     met = []
 
     def shapes(network):
