@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from .pointacc_mapper import Mapper, Method, counted, real_points
+from ..workloads.points.neighbours import real_points
+from .pointacc_mapper import Mapper, Method, counted
 
 
 def merge_steps(mapper: Mapper, a: np.ndarray, b: np.ndarray, shift: int = 0) -> int:

@@ -135,19 +135,6 @@ def cloud_keys(coords: np.ndarray) -> np.ndarray:
     return keys
 
 
-def real_points(points: ArrayLike, name: str) -> np.ndarray:
-    """Return ``points`` as contiguous float32 (n, d). Raises InputError."""
-    points = np.asarray(points)
-    if points.ndim != 2 or not points.shape[1] or points.dtype.kind not in "iuf":
-        raise InputError(f"{name} must be real numbers of shape (n, d), not {points.dtype} {points.shape}")
-    with np.errstate(over="ignore"):
-        points = np.ascontiguousarray(points, np.float32)
-    if not np.isfinite(points).all():
-        row = int(np.argmin(np.isfinite(points).all(axis=1)))
-        raise InputError(f"{name} must be finite in float32, and row {row} is not; drop it")
-    return points
-
-
 def ranking(mapper: Mapper, points: int, k: int, method: Method) -> Method:
     """Return how ``k`` of ``points`` are found. Raises InputError for what cannot be.
 

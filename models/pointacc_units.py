@@ -15,8 +15,9 @@ import simpy
 from ..workloads.points import keys as voxels
 from ..workloads.points import neighbours
 from ..workloads.points.kernel_map import Maps, offsets
+from ..workloads.points.neighbours import real_points
 from . import pointacc_network as network
-from .pointacc_mapper import Mapper, Method, Outcome, cloud_keys, ranking, real_points, whole_keys
+from .pointacc_mapper import Mapper, Method, Outcome, cloud_keys, ranking, whole_keys
 from .pointacc_network import KEY, SOURCE
 from .pointacc_stages import OUTSIDE, Unit
 

@@ -415,8 +415,15 @@ def test_a_file_that_is_no_checkpoint_is_refused(made, tmp_path):
     ],
 )
 def test_a_training_has_all_it_needs_on_the_device_asked_for(monkeypatch, name, flow):
-    # torch's device without values stands for one that may be absent here; most operations refuse tensors of two.
+    # torch's device without values stands for one that may be absent here; operations refuse tensors of two, but for
+    # the masking of a step, which is watched.
     met = []
+    multiply = torch._foreach_mul_
+
+    def watched(tensors, others):
+        if isinstance(others, list):  # an optimiser multiplies by a number
+            met.extend(tensor.device.type for tensor in others)
+        multiply(tensors, others)
 
     def shapes(network):
         arrays = {}
@@ -427,6 +434,7 @@ def test_a_training_has_all_it_needs_on_the_device_asked_for(monkeypatch, name, 
         return arrays
 
     monkeypatch.setattr(loop_module, "check_device", lambda recipe: "meta")
+    monkeypatch.setattr(torch, "_foreach_mul_", watched)
     monkeypatch.setattr(loop_module, "_parameters_of", shapes)
     monkeypatch.setattr(Loop, "weights", lambda self: shapes(self.network))
     monkeypatch.setattr(Loop, "_recalibrate", lambda self, particle: None)  # torch asks for the number of batches

@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numba import njit
+from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from .keys import positive, whole
@@ -24,7 +25,7 @@ def fps(points: np.ndarray, m: int, start: int = 0) -> np.ndarray:
 
     ``points`` is (n, d), real, read as float32. Of equally far ones the lowest index is taken. Raises InputError.
     """
-    points = _real(points, "points")
+    points = real_points(points, "points")
     count = whole(m, "m", 0, len(points))
     chosen = np.empty(count, np.int64)
     if count:
@@ -80,13 +81,13 @@ def _search(
 
 
 def _alike(points: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    points, queries = _real(points, "points"), _real(queries, "queries")
+    points, queries = real_points(points, "points"), real_points(queries, "queries")
     if points.shape[1] != queries.shape[1]:
         raise InputError(f"queries must have as many coordinates as points, {points.shape[1]}, not {queries.shape[1]}")
     return points, queries
 
 
-def _real(array: np.ndarray, name: str) -> np.ndarray:
+def real_points(array: ArrayLike, name: str) -> np.ndarray:
     """Return ``array`` as contiguous float32 (n, d). Raises InputError."""
     array = np.asarray(array)
     if array.ndim != 2 or not array.shape[1] or array.dtype.kind not in "iuf":
