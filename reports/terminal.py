@@ -15,64 +15,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.progress import Task
 
-    from ..workloads.trace import Trace
-
-
-def trace_reader(
-    act_density: float | None,
-    samples: int | None,
-    seed: int | None,
-    input_size: str | None,
-    network: str | None,
-    voxel_size: float | None,
-    sparsity: float | None,
-    channel_sparsity: float | None,
-    weights: Path | None,
-    features: bool = False,
-) -> Callable[[str], Trace]:
-    """Return what loads a trace by name, or sends the cloud of that name through ``network``, as the options say.
-
-    Only what was asked for is passed on, so that asking in vain is an error. ``features``: with a network, every
-    layer's inputs too. Raises InputError.
-    """
-    from ..workloads import InputError, load_trace
-
-    both: dict[str, Any] = {"samples": samples, "seed": seed}
-    of_files: dict[str, Any] = {"act_density": act_density, "input_size": _size(input_size)}
-    of_networks: dict[str, Any] = {
-        "voxel_size": voxel_size, "sparsity": sparsity, "channel_sparsity": channel_sparsity, "weights": weights,
-        "features": features or None,
-    }  # fmt: skip
-    mine, other = (of_files, of_networks) if network is None else (of_networks, of_files)
-    vain = [f"--{key.replace('_', '-')}" for key, value in other.items() if value is not None]
-    if vain and network is None:
-        raise InputError(f"{vain[0]} must come with --network, and there is none; leave it out")
-    if vain:
-        raise InputError(f"{vain[0]} is for files without activations, not with --network; leave it out")
-    asked = {key: value for key, value in (both | mine).items() if value is not None}
-
-    def read(name: str) -> Trace:
-        if not name:
-            raise InputError("a trace needs a name, not ''; gossamer list traces names the bundled ones")
-        if network is None:
-            return load_trace(name, **asked)
-        from ..workloads.points.network import build_from_file
-
-        return build_from_file(name, network, **asked)
-
-    return read
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    from ..workloads import InputError
-
-    if text is None:
-        return None
-    sides = text.lower().split("x")
-    if len(sides) != 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
-        raise InputError(f"--input-size must be HEIGHTxWIDTH, as in 32x32, not {text!r}")
-    return int(sides[0]), int(sides[1])
-
 
 def parse_set(text: str) -> tuple[str, Any]:
     """Return the key and value of KEY=VALUE; the value is read as in TOML, else as a bare word."""

@@ -1,0 +1,41 @@
+"""Options and arguments that several commands share, and the machine that they name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..terminal import parse_set, settings
+
+if TYPE_CHECKING:
+    from ...simulator.machine import Machine
+
+PLOT_SUFFIXES = (".png", ".svg", ".pdf")
+
+TraceArgument = Annotated[
+    str, typer.Argument(metavar="TRACE", help="A bundled trace, or a path; a point cloud's with --network.")
+]
+TracesArgument = Annotated[
+    list[str], typer.Argument(metavar="TRACE...", help="Bundled traces, or paths; of point clouds with --network.")
+]
+OnOption = Annotated[str, typer.Option("--on", metavar="MACHINE", help="A bundled machine, or the path of a .toml.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a field of the machine's config.")
+]
+LayerOption = Annotated[
+    str | None, typer.Option("--layer", metavar="PATTERN", help="Only layers whose name fits, as in fc*.")
+]
+EngineOption = Annotated[str, typer.Option("--engine", metavar="fast|event", help="Recurrences, or stepped units.")]
+JsonOption = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write JSON here; - for stdout alone.")]
+CsvOption = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the table here.")]
+SeedOption = Annotated[int, typer.Option(metavar="N", help="Seed of all that is drawn.")]
+CloudOutOption = Annotated[Path, typer.Option(help="The point cloud to write: .npy, .npz, .bin or .ply.")]
+
+
+def machine_of(name: str, set_: list[str] | None) -> Machine:
+    """Return the machine that ``--on`` and ``--set`` name. Raises InputError."""
+    from ...models import load_machine
+
+    return load_machine(name, **settings(set_, parse_set))

@@ -1,0 +1,134 @@
+"""How a command reads its traces: the options that say so, given once for every command that has them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+if TYPE_CHECKING:
+    from ...workloads.trace import Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The options of reading, as they were given; each field is an option of the command line."""
+
+    act_density: Annotated[
+        float | None, typer.Option(help="Nonzero share of drawn inputs, for files without activations.")
+    ] = None
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="How many inputs to draw, for files without activations; points to take, with --network."
+        ),
+    ] = None
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed",
+            metavar="N",
+            help="Seed of drawn inputs, for files without activations; of all that is drawn, with --network.",
+        ),
+    ] = None
+    input_size: Annotated[
+        str | None,
+        typer.Option(metavar="HxW", help="Size of drawn inputs of convolutions, for files without activations."),
+    ] = None
+    network: Annotated[
+        str | None,
+        typer.Option("--network", metavar="NAME", help="Send a point cloud through this network, to simulate that."),
+    ] = None
+    voxel_size: Annotated[
+        float | None, typer.Option(metavar="SIDE", help="With --network: side of a voxel, 0.05 unless said.")
+    ] = None
+    sparsity: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="With --network: share of its weights to prune, by magnitude.")
+    ] = None
+    channel_sparsity: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="With --network: share of its channels to take out, by norm.")
+    ] = None
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --network: its weights; drawn from --seed without.")
+    ] = None
+
+    def reader(self, features: bool = False) -> Callable[[str], Trace]:
+        """Return what loads a trace by name, or sends the cloud of that name through ``network``, as the options say.
+
+        Only what was asked for is passed on, so that asking in vain is an error. ``features``: with a network, every
+        layer's inputs too. Raises InputError.
+        """
+        from ...workloads import InputError, load_trace
+
+        network = self.network
+        both: dict[str, Any] = {"samples": self.samples, "seed": self.seed}
+        of_files: dict[str, Any] = {"act_density": self.act_density, "input_size": _size(self.input_size)}
+        of_networks: dict[str, Any] = {
+            "voxel_size": self.voxel_size,
+            "sparsity": self.sparsity,
+            "channel_sparsity": self.channel_sparsity,
+            "weights": self.weights,
+            "features": features or None,
+        }
+        mine, other = (of_files, of_networks) if network is None else (of_networks, of_files)
+        vain = [f"--{key.replace('_', '-')}" for key, value in other.items() if value is not None]
+        if vain and network is None:
+            raise InputError(f"{vain[0]} must come with --network, and there is none; leave it out")
+        if vain:
+            raise InputError(f"{vain[0]} is for files without activations, not with --network; leave it out")
+        asked = {key: value for key, value in (both | mine).items() if value is not None}
+
+        def read(name: str) -> Trace:
+            if not name:
+                raise InputError("a trace needs a name, not ''; gossamer list traces names the bundled ones")
+            if network is None:
+                return load_trace(name, **asked)
+            from ...workloads.points.network import build_from_file
+
+            return build_from_file(name, network, **asked)
+
+        return read
+
+
+def with_reading(command: Callable[..., None]) -> Callable[..., None]:
+    """Return ``command`` with an option for each field of `Reading` in place of its parameter ``reading``.
+
+    ``command`` takes ``reading`` by keyword. Typer reads the options of a command from its signature: this writes it.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    options = get_type_hints(Reading, include_extras=True)
+    names = [field.name for field in fields(Reading)]
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        if parameter.name == "reading":
+            parameters += [
+                inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=options[name])
+                for name in names
+            ]
+        else:
+            parameters.append(parameter.replace(annotation=hints[parameter.name]))
+
+    @wraps(command)
+    def with_options(**given: Any) -> None:
+        command(reading=Reading(**{name: given.pop(name) for name in names}), **given)
+
+    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    del with_options.__wrapped__  # typer would follow it to the command's own annotations
+    return with_options
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    from ...workloads import InputError
+
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        raise InputError(f"--input-size must be HEIGHTxWIDTH, as in 32x32, not {text!r}")
+    return int(sides[0]), int(sides[1])

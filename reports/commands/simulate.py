@@ -1,0 +1,155 @@
+"""Commands that run traces on machines: simulate, compare, check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..terminal import check_outputs, finish, parse_window, progress_bar, show, warn, write
+from .options import (
+    PLOT_SUFFIXES,
+    CsvOption,
+    EngineOption,
+    JsonOption,
+    LayerOption,
+    OnOption,
+    SetOption,
+    TraceArgument,
+    TracesArgument,
+    machine_of,
+)
+from .reading import Reading, with_reading
+
+if TYPE_CHECKING:
+    from ...simulator.timeline import Timeline
+
+
+@with_reading
+def simulate(
+    trace: TraceArgument,
+    on: OnOption = "eie-64pe",
+    set_: SetOption = None,
+    layer: LayerOption = None,
+    engine: EngineOption = "fast",
+    json: JsonOption = None,
+    csv: CsvOption = None,
+    timeline: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json|.vcd",
+            help="Write a timeline for Perfetto, or a waveform for GTKWave (needs --engine event).",
+        ),
+    ] = None,
+    window: Annotated[
+        str | None,
+        typer.Option(metavar="START:END", help="With --timeline: only cycles from START up to, not including, END."),
+    ] = None,
+    *,
+    reading: Reading,
+) -> None:
+    """Simulate a trace on a machine: cycles, energy and the reasons for them."""
+    from ...simulator import simulate
+    from ..tables import csv_text, layer_rows, result_table
+
+    check_outputs(json, csv, timeline)
+    recorded = _timeline(timeline, window)
+    machine = machine_of(on, set_)
+    read = reading.reader()
+    loaded = read(trace)
+    with progress_bar(f"{loaded.name} on {machine.name}") as step:
+        result = simulate(
+            machine, loaded, engine=engine, layers=layer, timeline=recorded, progress=lambda name: step(0, 0, name)
+        )
+    if timeline is not None and recorded is not None:
+        from ..perfetto import perfetto_json
+        from ..vcd import vcd_text
+
+        text = vcd_text if timeline.suffix.lower() == ".vcd" else perfetto_json
+        write(timeline, text(recorded, clock_hz=machine.config.clock_hz, name=f"{loaded.name} on {machine.name}"))
+    if csv is not None:
+        write(csv, csv_text(layer_rows(result)).encode())
+    finish(json, result.to_json, result_table(result))
+    warn(result.warnings + ([] if recorded is None else recorded.warnings()))
+
+
+def _timeline(path: Path | None, window: str | None) -> Timeline | None:
+    """Return a timeline of ``window`` for the output at ``path``, whose kind can be written; None without one."""
+    from ...simulator.timeline import Timeline
+    from ...workloads import InputError
+    from ...workloads.extras import need
+
+    if path is None:
+        if window is not None:
+            raise InputError(f"--window is for --timeline, not {window!r} alone; name a file with --timeline")
+        return None
+    check_outputs(path, suffixes=(".json", ".vcd"))
+    if path.suffix.lower() == ".vcd":
+        need("wave", "vcd")
+    start, end = (0, None) if window is None else parse_window(window)
+    return Timeline(start=start, end=end)
+
+
+@with_reading
+def compare(
+    traces: TracesArgument,
+    on: Annotated[list[str] | None, typer.Option("--on", metavar="MACHINE", help="One or more machines.")] = None,
+    set_: SetOption = None,
+    layer: LayerOption = None,
+    json: JsonOption = None,
+    csv: CsvOption = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Plot cycles by cause and energy.")] = None,
+    *,
+    reading: Reading,
+) -> None:
+    """Compare traces and machines side by side: speed, energy, balance and accuracy; the first row is 1."""
+    import msgspec
+
+    from ...simulator import simulate
+    from ..tables import compare_rows, compare_table, csv_text
+
+    check_outputs(json, csv)
+    check_outputs(plot, suffixes=PLOT_SUFFIXES)
+    machines = [machine_of(name, set_) for name in on or ["eie-64pe"]]
+    read = reading.reader()
+    loaded = [read(trace) for trace in traces]
+    with progress_bar("compare") as step:
+        pairs = [(machine, trace) for machine in machines for trace in loaded]
+        results = []
+        for done, (machine, trace) in enumerate(pairs):
+            step(done, len(pairs), f"{trace.name} on {machine.name}")
+            results.append(simulate(machine, trace, layers=layer))
+    if csv is not None:
+        write(csv, csv_text(compare_rows(results)).encode())
+    if plot is not None:
+        from ..plots import plot_causes
+
+        plot_causes(results, plot)
+    finish(json, lambda: msgspec.json.format(msgspec.json.encode(results), indent=1).decode() + "\n",
+            compare_table(results))  # fmt: skip
+    warn([f"{r.trace.name} on {r.machine.name}: {w}" for r in results for w in r.warnings])
+
+
+@with_reading
+def check(
+    trace: TraceArgument,
+    on: OnOption = "eie-64pe",
+    set_: SetOption = None,
+    layer: LayerOption = None,
+    *,
+    reading: Reading,
+) -> None:
+    """Check the engines against each other and their numbers against numpy, on a trace of yours."""
+    from ...simulator.check import check as run_check
+    from ..verdicts import engines_table
+
+    machine = machine_of(on, set_)
+    features = reading.network is not None
+    read = reading.reader(features)
+    loaded = read(trace)
+    with progress_bar("check") as step:
+        found = run_check(machine, loaded, layers=layer, progress=lambda name: step(0, 0, name))
+    show(engines_table(found))
+    if not all(layer.passed for layer in found):
+        raise typer.Exit(1)
