@@ -97,7 +97,8 @@ class Timeline:
             changes = signals.setdefault(change.track, [])
             if changes and changes[-1].time == change.time:
                 changes.pop()  # what a signal had for no time at all
-            changes.append(change)
+            if not changes or changes[-1].value != change.value:
+                changes.append(change)
         return signals
 
     def warnings(self) -> list[str]:
