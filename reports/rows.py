@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from ..simulator.frames import layer_rows as layer_rows
@@ -39,6 +40,8 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "theoretical_cycles": ("cycles", "cycles with all units busy all the time; padding counts as work"),
     "speedup": ("ratio", "latency per sample of the baseline / that of this row. Baseline of a sweep: the first case "
                 "of the same trace and machine that finished; of a comparison: its first row"),
+    "speedup_over_dense": ("ratio", "latency per sample of the network's dense trace on the same machine / that of "
+                           "this row, where both are compared"),
     "utilization": ("share", "useful MACs / (multipliers x cycles)"),
     "load_balance": ("share", "1 - (starved + drained) / (PEs x cycles): PE cycles not spent waiting; a sum over "
                      "layers is weighted by cycles"),
@@ -285,8 +288,10 @@ def csv_text(rows: Sequence[Row]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+    dense = dense_results(results)
 
 
+        own = dense.get((network_of(result) or "", result.machine.name))
 def output_error(result: Result) -> float | None:
     """Return the largest relative rms error of any layer's outputs, None where the arithmetic is not simulated."""
     errors = [error for layer in result.layers if (error := relative_error(layer)) is not None]
@@ -296,3 +301,25 @@ def output_error(result: Result) -> float | None:
 def _speedup(baseline: Result, result: Result) -> float | None:
     latency = result.total.latency_s / result.samples
     return baseline.total.latency_s / baseline.samples / latency if latency else None
+            "speedup_over_dense": None if own is None else _speedup(own, result),
+def dense_results(results: Iterable[Result]) -> dict[tuple[str, str], Result]:
+    """Return, by network and machine, the result of the trace that has all weights, where there is one.
+
+    Of the traces without zeros it is the one with the most weights: a network that lost channels has no zeros either.
+    """
+    most: dict[tuple[str, str], tuple[int, Result]] = {}
+    for result in results:
+        network = network_of(result)
+        if network is not None and result.trace.sparsity == 0:
+            weights, pair = sum(prod(layer.shape) for layer in result.layers), (network, result.machine.name)
+            if pair not in most or weights > most[pair][0]:
+                most[pair] = weights, result
+    return {pair: result for pair, (_, result) in most.items()}
+
+
+def network_of(result: Result) -> str | None:
+    """Return the network that the trace's provenance names, None where it names none."""
+    network = result.trace.provenance.get("network")
+    return network if isinstance(network, str) else None
+
+

@@ -33,7 +33,7 @@ ROWS_AT_ONCE = 500  # of a sweep: nobody reads more at a terminal, and laying th
 TRAINING_FLOPS = "FLOPs of all training so far that the masks leave; 1 is a dense training over the same schedule."
 UNITS = {  # how a kind of unit is written where it is not a plain word
     "pe": "PE", "sm": "SM", "gpu": "GPU",
-    "mapping": "mapping unit", "matrix": "matrix unit", "memory": "memory unit",
+    "mapping": "mapping unit", "matrix": "matrix unit", "memory": "memory unit", "element_wise": "element-wise unit",
 }  # fmt: skip
 IMBALANCE = ("starved", "drained")
 LAYER_COLUMNS: tuple[tuple[str, str, Format], ...] = (
@@ -63,6 +63,7 @@ COMPARE_ROWS: tuple[tuple[str, str, Format], ...] = (
     ("cycles_per_sample", "cycles a sample", figures),
     ("latency_per_sample_us", "time a sample, us", figures),
     ("speedup", "speed-up", times),
+    ("speedup_over_dense", "over dense, same machine", times),
     ("load_balance", "load balance, %", percent),
     ("utilization", "utilization, %", percent),
     ("padding_ratio", "padding of entries, %", percent),
@@ -209,7 +210,8 @@ def compare_table(results: Sequence[Result]) -> RenderableType:
             table.add_column(escape(name), justify="right", overflow="fold")
         for column, heading, form in COMPARE_ROWS:
             values = [row.get(column) for row in rows]
-            if any(value is not None for value in values) and not (column == "energy_table" and legend):
+            twice = (column == "energy_table" and legend) or (column == "speedup_over_dense" and alike)
+            if any(value is not None for value in values) and not twice:
                 table.add_row(heading, *("" if value is None else form(value) for value in values[some]))
         tables.append(table)
     return Group(*legend, *tables, *_energy_notes(rows))

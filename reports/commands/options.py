@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,6 +33,28 @@ JsonOption = Annotated[str | None, typer.Option("--json", metavar="FILE", help="
 CsvOption = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the table here.")]
 SeedOption = Annotated[int, typer.Option(metavar="N", help="Seed of all that is drawn.")]
 CloudOutOption = Annotated[Path, typer.Option(help="The point cloud to write: .npy, .npz, .bin or .ply.")]
+
+
+def matching(names: list[str], known: Iterable[str], what: str) -> list[str]:
+    """Return ``names``, each pattern such as lenet-* replaced by the ``known`` names that fit it, none of them twice.
+
+    Raises InputError for a pattern that nothing fits; ``what`` is the noun, as in trace.
+    """
+    from fnmatch import fnmatchcase
+
+    from ...workloads import InputError
+
+    known, found = list(known), []
+    for name in names:
+        fitting = [name]
+        if any(sign in name for sign in "*?[") and not Path(name).exists():
+            fitting = [each for each in known if fnmatchcase(each, name)]
+            if not fitting:
+                raise InputError(
+                    f"{name}: a pattern must fit a bundled {what}, and none does; see gossamer list {what}s"
+                )
+        found += fitting
+    return list(dict.fromkeys(found)) if len(found) > len(names) else found
 
 
 def machine_of(name: str, set_: list[str] | None) -> Machine:

@@ -19,11 +19,14 @@ from .options import (
     TraceArgument,
     TracesArgument,
     machine_of,
+    matching,
 )
 from .reading import Reading, with_reading
 
 if TYPE_CHECKING:
     from ...simulator.timeline import Timeline
+
+PAIRS_AS_COLUMNS = 8  # of a comparison; more stand in rows
 
 
 @with_reading
@@ -94,41 +97,67 @@ def _timeline(path: Path | None, window: str | None) -> Timeline | None:
 @with_reading
 def compare(
     traces: TracesArgument,
-    on: Annotated[list[str] | None, typer.Option("--on", metavar="MACHINE", help="One or more machines.")] = None,
+    on: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--on", metavar="MACHINE", help="One or more machines; a pattern such as eie-*; or all."
+        ),
+    ] = None,
     set_: SetOption = None,
     layer: LayerOption = None,
     json: JsonOption = None,
     csv: CsvOption = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Plot cycles by cause and energy.")] = None,
+    page: Annotated[
+        Path | None, typer.Option(metavar="FILE.md", help="Write what each pruning gains on each machine, as Markdown.")
+    ] = None,
     *,
     reading: Reading,
 ) -> None:
-    """Compare traces and machines side by side: speed, energy, balance and accuracy; the first row is 1."""
+    """Compare traces and machines side by side: speed, energy, balance and accuracy; the first row is 1.
+
+    A pair of a pattern's that cannot be simulated is named with its reason; one that was asked for is an error.
+    """
     import msgspec
 
-    from ...simulator import simulate
+    from ...models.loader import list_machines
+    from ...workloads.load import bundled_traces
+    from ..side_by_side import compare_all, pairs_table, refusal_notes
+    from ..side_by_side import page as page_of
     from ..tables import compare_rows, compare_table, csv_text
 
-    check_outputs(json, csv)
+    check_outputs(json, csv, page)
     check_outputs(plot, suffixes=PLOT_SUFFIXES)
-    machines = [machine_of(name, set_) for name in on or ["eie-64pe"]]
+    asked = ["*" if name == "all" else name for name in on or ["eie-64pe"]]
+    names = matching(asked, list_machines(), "machine")
+    machines = [machine_of(name, set_) for name in names]
     read = reading.reader()
-    loaded = [read(trace) for trace in traces]
+    loaded = [read(trace) for trace in matching(traces, bundled_traces(), "trace")]
     with progress_bar("compare") as step:
-        pairs = [(machine, trace) for machine in machines for trace in loaded]
-        results = []
-        for done, (machine, trace) in enumerate(pairs):
-            step(done, len(pairs), f"{trace.name} on {machine.name}")
-            results.append(simulate(machine, trace, layers=layer))
+        results, refused = compare_all(machines, loaded, layers=layer, strict=names == asked, progress=step)
     if csv is not None:
         write(csv, csv_text(compare_rows(results)).encode())
+    if page is not None:
+        write(page, page_of(results, refused, _as_typed(traces, on, set_, page)).encode())
     if plot is not None:
         from ..plots import plot_causes
 
         plot_causes(results, plot)
+    few = len(results) <= PAIRS_AS_COLUMNS
     finish(json, lambda: msgspec.json.format(msgspec.json.encode(results), indent=1).decode() + "\n",
-            compare_table(results))  # fmt: skip
-    warn([f"{r.trace.name} on {r.machine.name}: {w}" for r in results for w in r.warnings])
+            compare_table(results) if few else pairs_table(results))  # fmt: skip
+    warn([note.plain for note in refusal_notes(refused)])
+    if few:
+        warn([f"{r.trace.name} on {r.machine.name}: {w}" for r in results for w in r.warnings])
+
+
+def _as_typed(traces: list[str], on: list[str] | None, set_: list[str] | None, page: Path) -> str:
+    """Return the command that made a page, quoted as a shell needs it."""
+    from shlex import join
+
+    machines = [word for name in on or [] for word in ("--on", name)]
+    fields = [word for text in set_ or [] for word in ("--set", text)]
+    return join(["gossamer", "compare", *traces, *machines, *fields, "--page", page.name])
 
 
 @with_reading
