@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from .reports.commands import show, simulate, sweeps, synth, train
+from .reports.commands import plot, show, simulate, sweeps, synth, train
 
 INTERRUPTED = 130  # exit status: 128 + SIGINT, as shells have it
 
@@ -50,6 +50,7 @@ for command in (
     sweeps.explore,
     sweeps.results,
     show.report,
+    plot.plot,
     show.list_command,
     simulate.check,
     show.validate,

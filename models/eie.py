@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from ..simulator.result import LayerResult
+from ..simulator.occupancy import Sampler
+from ..simulator.result import LayerResult, OverTime, Queue
 from ..workloads.formats import csc
 from ..workloads.formats.codebook import quantize
 from ..workloads.lowering import Product, lower
@@ -133,7 +134,7 @@ def fast(machine: Machine, layer: Layer, memo: Memo) -> LayerResult:
         broadcasts = memo((tile, pe_count), partial(Broadcasts.of, tile.vectors, tile.has_bias, pe_count))
         width = config.entries_per_row
         tally = memo((*counted, width), partial(Tally.of, encoded, broadcasts, width))
-        timing = Timing.of(encoded.counts.entries, broadcasts, config.queue_depth)
+        timing = Timing.of(encoded.counts.entries, broadcasts, config.queue_depth, levels=True)
         account.add(tally, timing, broadcasts, tile.vectors, tile.loads, tile.stores)
         stored += encoded.pointers[-1]
         pointers += len(encoded.pointers)
@@ -144,7 +145,7 @@ def fast(machine: Machine, layer: Layer, memo: Memo) -> LayerResult:
 def events(machine: Machine, layer: Layer, timeline: Timeline | None = None) -> LayerResult:
     """Return what ``layer`` costs on ``machine``, by stepping the units of `gossamer.models.eie_units`.
 
-    ``timeline``, where given, is told what every unit does, run after run.
+    ``timeline``, where given, is told what every unit does, run after run; the result then has the queues over time.
     """
     from .eie_units import run
 
@@ -155,14 +156,16 @@ def events(machine: Machine, layer: Layer, timeline: Timeline | None = None) -> 
     datapath, reference = _datapath(workload, config)
     words = np.zeros(reference.shape, np.int64)
     saturated = 0
+    sampler = None if timeline is None else Sampler()
     for tile in tiles(workload, _batch(config)):
         encoded = csc.encode(tile.matrix, config.pe_count, config.index_bits)
         stored += np.diff(encoded.starts)
         pointers += encoded.pointers.shape[1]
         for vector, accumulators in zip(tile.vectors, words[:, tile.outputs], strict=True):
-            saturated += run(account, config, tile, encoded, vector, datapath, accumulators, timeline)
+            saturated += run(account, config, tile, encoded, vector, datapath, accumulators, timeline, sampler)
     output, arithmetic = _judge(datapath, words, saturated, reference)
-    return _result(machine, layer, account, stored, pointers, output, arithmetic)
+    over_time = None if sampler is None else sampler.samples()
+    return _result(machine, layer, account, stored, pointers, output, arithmetic, over_time)
 
 
 def area_mm2(machine: Machine) -> float | None:
@@ -354,6 +357,7 @@ def _result(
     pointers: int,
     output: np.ndarray,
     arithmetic: dict[str, float],
+    over_time: OverTime | None = None,
 ) -> LayerResult:
     """Return the layer's figures from its account; ``stored`` entries and ``pointers`` are those that a PE holds."""
     config: Config = machine.config
@@ -398,6 +402,13 @@ def _result(
         },
         storage_bits=storage,
         arithmetic=dict(arithmetic),
+        queues={
+            "activation": Queue(
+                capacity=config.queue_depth - 1,
+                cycles_at_level=np.trim_zeros(account.levels, "b").tolist(),
+                over_time=over_time,
+            )
+        },
         warnings=warnings,
     )
     return result.with_output(output)

@@ -12,6 +12,7 @@ from .matvec import Nonzeros, find_nonzeros
 
 FIRST_BROADCAST = 2  # cycle of the first broadcast where no bubble precedes it
 PIPELINE = 6  # cycles from an entry's start to its result's write: PtrRead, SpmatRead, four stages of ArithmUnit
+DEEP = 48  # levels from which following each queue alone costs less than looking at all queues level by level
 PE_CAUSES = ("busy", "padding", "empty", "starved", "drained", "act_sram")
 BROADCASTER_CAUSES = ("start", "broadcast", "bubble", "stalled", "done", "act_sram")
 COUNTS = (
@@ -83,6 +84,8 @@ class Timing:
 
     ``span``: cycles until each PE has done its last activation, (PEs,). ``late``: empty columns that a PE meets after
     the last result is written, which nobody waits for, (PEs,). ``broadcast``, ``bubble``, ``stalled``: the broadcaster.
+    ``levels``: cycles in which an activation queue holds 0, 1, 2 ... activations, summed over the PEs; empty where they
+    were not asked for.
     """
 
     cycles: np.ndarray
@@ -91,17 +94,22 @@ class Timing:
     broadcast: int
     bubble: int
     stalled: int
+    levels: np.ndarray
 
     @classmethod
-    def of(cls, entries: np.ndarray, broadcasts: Broadcasts, queue_depth: int) -> Timing:
+    def of(cls, entries: np.ndarray, broadcasts: Broadcasts, queue_depth: int, *, levels: bool = False) -> Timing:
         """Return the timing of a tile whose columns have ``entries``, (cols, PEs), for each PE."""
         nonzeros = broadcasts.nonzeros
+        most = min(queue_depth - 1, int(np.diff(nonzeros.starts).max(initial=0)))
+        spent = np.zeros(most + 1 if levels else 0, np.int64)
         cycles = np.zeros(nonzeros.vectors, np.int64)
         span, late = np.zeros(entries.shape[1], np.int64), np.zeros(entries.shape[1], np.int64)
         broadcast, bubble, stalled = _solve(
-            entries, nonzeros.columns, broadcasts.bubbles, nonzeros.starts, queue_depth, cycles, span, late
+            entries, nonzeros.columns, broadcasts.bubbles, nonzeros.starts, queue_depth, cycles, span, late, spent
         )
-        return cls(cycles, span, late, broadcast, bubble, stalled)
+        if levels:
+            spent[0] += entries.shape[1] * int(cycles.sum())
+        return cls(cycles, span, late, broadcast, bubble, stalled, spent)
 
 
 @dataclass
@@ -109,18 +117,21 @@ class Account:
     """A layer's figures, added up run by run.
 
     ``pe``: cycles by cause, (PEs,) each; ``broadcaster``: its cycles by cause; both add up to ``cycles``.
+    ``levels``: cycles in which an activation queue holds 0, 1, 2 ... activations, summed over the PEs.
     """
 
     pe: dict[str, np.ndarray]
     broadcaster: dict[str, int]
     counts: dict[str, int]
+    levels: np.ndarray
     cycles: int = 0
 
     @classmethod
     def of(cls, pe_count: int) -> Account:
         """Return an account of nothing."""
         pe = {cause: np.zeros(pe_count, np.int64) for cause in PE_CAUSES}
-        return cls(pe, dict.fromkeys(BROADCASTER_CAUSES, 0), dict.fromkeys(COUNTS, 0))
+        levels = np.zeros(1, np.int64)
+        return cls(pe, dict.fromkeys(BROADCASTER_CAUSES, 0), dict.fromkeys(COUNTS, 0), levels)
 
     def add(
         self, tally: Tally, timing: Timing, broadcasts: Broadcasts, vectors: np.ndarray, loads: int, stores: int
@@ -144,9 +155,16 @@ class Account:
         ):
             self.broadcaster[cause] += value
         self.cycles += cycles
+        self.wait(timing.levels)
         macs, entries = int(tally.nonzeros.sum()), int(tally.entries.sum())
         self.count(len(broadcasts.bubbles), macs, entries, int(tally.spmat_reads.sum()), vectors.size)
         self.move(len(vectors), loads, stores)
+
+    def wait(self, levels: np.ndarray) -> None:
+        """Add to the cycles at each level of the queues."""
+        short, long = sorted((self.levels, levels), key=len)
+        self.levels = long.copy()
+        self.levels[: len(short)] += short
 
     def count(self, broadcasts: int, macs: int, entries: int, spmat_reads: int, scanned: int) -> None:
         """Add to the counts; ``scanned`` activations pass the leading-nonzero detection, zeros included."""
@@ -170,6 +188,7 @@ class Account:
         cycles = runs * (-(-loads // pe_count) + -(-stores // pe_count))
         self.pe["act_sram"] += cycles
         self.broadcaster["act_sram"] += cycles
+        self.levels[0] += pe_count * cycles
         self.cycles += cycles
         self.counts["act_reads"] += runs * loads
         self.counts["act_writes"] += runs * stores
@@ -225,7 +244,59 @@ def _count_row_reads(pointers, columns, starts, entries_per_row, reads):  # type
 
 
 @njit(cache=True)
-def _solve(entries, columns, bubbles, starts, queue_depth, cycles, span, late):  # type: ignore[no-untyped-def]
+def _count_levels(entries, columns, sent, last_start, total, levels):  # type: ignore[no-untyped-def]
+    # While activation j is the next to start, from s[i, j-1] up to s[i, j], queue i holds at least k from the cycle
+    # after the broadcast of j + k - 1 on. What level k gains here, level k - 1 loses.
+    pe_count = entries.shape[1]
+    free = np.zeros(pe_count, np.int64)
+    before = np.zeros(pe_count, np.int64)
+    start = np.zeros(pe_count, np.int64)
+    for j in range(len(columns)):
+        column = entries[columns[j]]
+        for i in range(pe_count):
+            s = max(sent[j] + 1, free[i])
+            free[i] = s + max(column[i], 1)
+            before[i] = start[i]
+            start[i] = min(s, total)
+        for behind in range(j, len(columns)):
+            seen = sent[behind] + 1
+            if seen >= last_start[j]:
+                break
+            held = 0
+            for i in range(pe_count):
+                held += max(start[i] - max(before[i], seen), 0)
+            levels[behind - j + 1] += held
+            levels[behind - j] -= held
+
+
+@njit(cache=True)
+def _merge_levels(entries, columns, sent, total, levels):  # type: ignore[no-untyped-def]
+    # The same, queue by queue: from one push or pop to the next.
+    pe_count = entries.shape[1]
+    free = np.zeros(pe_count, np.int64)
+    now = np.zeros(pe_count, np.int64)
+    pushed = np.zeros(pe_count, np.int64)
+    for j in range(len(columns)):
+        column = entries[columns[j]]
+        for i in range(pe_count):
+            s = max(sent[j] + 1, free[i])
+            free[i] = s + max(column[i], 1)
+            s = min(s, total)
+            p, at = pushed[i], now[i]
+            while p < len(columns) and sent[p] + 1 <= s:
+                if p > j:
+                    levels[p - j] += sent[p] + 1 - at
+                    levels[0] -= sent[p] + 1 - at
+                at = sent[p] + 1
+                p += 1
+            if p > j:
+                levels[p - j] += s - at
+                levels[0] -= s - at
+            now[i], pushed[i] = s, p
+
+
+@njit(cache=True)
+def _solve(entries, columns, bubbles, starts, queue_depth, cycles, span, late, levels):  # type: ignore[no-untyped-def]
     pe_count = entries.shape[1]
     in_flight = queue_depth - 1
     longest = 0
@@ -281,4 +352,8 @@ def _solve(entries, columns, bubbles, starts, queue_depth, cycles, span, late): 
                     s = max(sent[j] + 1, free[i])
                     late[i] += s >= total
                     free[i] = s + max(column[i], 1)
+        if len(levels) > DEEP:
+            _merge_levels(entries, columns[begin : begin + count], sent, total, levels)
+        elif len(levels) > 0:
+            _count_levels(entries, columns[begin : begin + count], sent, last_start, total, levels)
     return broadcast, bubble, stalled

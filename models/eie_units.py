@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterator
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ import simpy
 from .eie_timing import FIRST_BROADCAST, PIPELINE, Account
 
 if TYPE_CHECKING:
+    from ..simulator.occupancy import Sampler
     from ..simulator.timeline import Timeline
     from ..workloads.formats.csc import Csc
     from .eie import Config, Tile
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 Process = Generator[simpy.Event, Any, None]
 Log = list[tuple[str, int, int]]  # (what, first cycle, one past the last)
+Level = tuple[int, int, int]  # (activations in a queue, first cycle, one past the last)
 
 
 class ActQueue:
@@ -38,6 +40,17 @@ class ActQueue:
         self.pushed = env.event()
         self.popped = env.event()
         self.changes: list[tuple[int, int]] = []  # (cycle, +1 or -1), as the occupancy shows it
+
+    def levels(self, cycles: int) -> Iterator[Level]:
+        """Yield each level with the time for which it lasts, from cycle 0 up to ``cycles``."""
+        level = at = 0
+        for cycle, changes in groupby(sorted(self.changes), key=itemgetter(0)):
+            until = min(cycle, cycles)
+            if until > at:
+                yield level, at, until
+                at = until
+            level += sum(change for _, change in changes)
+        yield level, at, cycles
 
     def push(self, column: int, activation: int) -> None:
         """Store an activation; the PE sees it in the next cycle."""
@@ -194,10 +207,12 @@ def run(
     datapath: Datapath,
     accumulators: np.ndarray,
     timeline: Timeline | None,
+    sampler: Sampler | None,
 ) -> int:
     """Run the array once, add what it did to ``account``, and return how many additions saturated.
 
-    ``vector`` is (in,), float32. ``accumulators`` (out,), int64 words, are added to in place.
+    ``vector`` is (in,), float32. ``accumulators`` (out,), int64 words, are added to in place. ``timeline`` is told
+    what every unit does, ``sampler`` how full the queues are.
     """
     env = simpy.Environment()
     rows = list(_activation_rows(config, tile, vector, datapath))
@@ -207,7 +222,7 @@ def run(
         ProcessingElement(env, i, queue, encoded, tile.codebook, datapath, accumulators, config.entries_per_row)
         for i, queue in enumerate(queues)
     ]
-    _move(account, timeline, tile.loads, 0)
+    _move(account, timeline, sampler, tile.loads, 0)
     total = sum(len(row) for row in rows)
     env.process(broadcaster.run())
     for pe in pes:
@@ -216,7 +231,11 @@ def run(
 
     last_entry = max(pe.last_entry for pe in pes)
     cycles = PIPELINE + max(last_entry, 0)
-    _book(account, broadcaster, pes, cycles)
+    levels = list(chain.from_iterable(pe.queue.levels(cycles) for pe in pes))
+    if sampler is not None:
+        for level, start, end in levels:
+            sampler.add(level, account.cycles + start, account.cycles + end)
+    _book(account, broadcaster, pes, levels, cycles)
     account.count(
         broadcaster.sent,
         sum(pe.macs for pe in pes),
@@ -226,7 +245,7 @@ def run(
     )
     if timeline is not None:
         _draw(timeline, broadcaster, pes, cycles)
-    _move(account, timeline, 0, tile.stores)
+    _move(account, timeline, sampler, 0, tile.stores)
     return sum(pe.saturated for pe in pes)
 
 
@@ -242,7 +261,9 @@ def _activation_rows(
         yield [(len(vector), int(datapath.activations.to_words(np.array(1.0))))]
 
 
-def _book(account: Account, broadcaster: Broadcaster, pes: list[ProcessingElement], cycles: int) -> None:
+def _book(
+    account: Account, broadcaster: Broadcaster, pes: list[ProcessingElement], levels: list[Level], cycles: int
+) -> None:
     """Add up the logs by cause, up to the end: what is done after the last result is written delays nobody."""
 
     def until_end(log: Log, what: str) -> int:
@@ -260,6 +281,10 @@ def _book(account: Account, broadcaster: Broadcaster, pes: list[ProcessingElemen
     for cause, value in spent.items():
         account.broadcaster[cause] += value
     account.cycles += cycles
+    held = np.zeros(1 + max(level for level, _, _ in levels), np.int64)
+    for level, start, end in levels:
+        held[level] += end - start
+    account.wait(held)
 
 
 def _draw(timeline: Timeline, broadcaster: Broadcaster, pes: list[ProcessingElement], cycles: int) -> None:
@@ -277,10 +302,12 @@ def _draw(timeline: Timeline, broadcaster: Broadcaster, pes: list[ProcessingElem
     timeline.advance(cycles)
 
 
-def _move(account: Account, timeline: Timeline | None, loads: int, stores: int) -> None:
+def _move(account: Account, timeline: Timeline | None, sampler: Sampler | None, loads: int, stores: int) -> None:
     """Add the words that move between activation SRAM and registers, and show the time that takes."""
     before = account.cycles
     account.move(1, loads, stores)
+    if sampler is not None:
+        sampler.add(0, before, account.cycles, len(account.pe["busy"]))
     if timeline is not None:
         timeline.interval("activation SRAM", "load" if loads else "store", 0, account.cycles - before)
         timeline.advance(account.cycles - before)

@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..workloads.errors import InputError
-from .plots import BLUE, GREY, LINES, MARKERS, ORANGE, RED, drawing, plot_path
+from .plots_style import BLUE, HEAT, LINES, MARKERS, ORANGE, RED, REFERENCE, SCALE, SMALL, drawing, plot_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from ..workloads.sparsity import LayerBalance, LayerGroups, LayerSparsity
     from ..workloads.training.diagnostics import Eigenvalue, Line, Scan, Surface, TraceEstimate
-
-SCALE = "cividis"  # perceived alike with and without colour blindness: Nunez et al., PLoS ONE 2018
 
 
 def plot_lines(lines: Sequence[Line], path: str | Path, *, title: str = "") -> Path:
@@ -49,8 +47,8 @@ def plot_lines(lines: Sequence[Line], path: str | Path, *, title: str = "") -> P
             ax.set_title(what, loc="left")
             ax.set_xlabel("position between the two solutions (0: first, 1: second)")
             ax.set_ylim(0, 1.05 * ax.get_ylim()[1])
-        left.xaxis.label.set_size(8)
-        right.xaxis.label.set_size(8)
+        left.xaxis.label.set_size(SMALL)
+        right.xaxis.label.set_size(SMALL)
         if title:
             figure.suptitle(title)
         if many:
@@ -110,7 +108,7 @@ def plot_curvature(found: Mapping[str, tuple[TraceEstimate, Eigenvalue]], path: 
         left.barh(places, means, 0.6, xerr=errors, color=BLUE, error_kw={"capsize": 3, "elinewidth": 1})
         sure = np.array([top.converged for _, top in found.values()])
         values = np.array([top.value for _, top in found.values()])
-        right.barh(places, values, 0.6, color=np.where(sure, ORANGE, GREY).tolist())
+        right.barh(places, values, 0.6, color=np.where(sure, ORANGE, REFERENCE).tolist())
         for at, (value, converged) in enumerate(zip(values, sure, strict=True)):
             right.text(max(value, 0), at, f" {value:.4g}" + ("" if converged else " not converged"), va="center")
         for at, (mean, error) in enumerate(zip(means, errors, strict=True)):
@@ -138,7 +136,7 @@ def plot_scan(scan: Scan, path: str | Path, *, chosen: Mapping[str, float] | Non
     many = len(names) > len(LINES)
     with drawing(path, 6.5, 3.4 + 0.2 * -(-(len(names) + 1) // 2)) as figure:
         ax = figure.subplots()
-        ax.axhline(100 * scan.base_accuracy, color=GREY, linestyle="--", linewidth=1, label="nothing pruned")
+        ax.axhline(100 * scan.base_accuracy, color=REFERENCE, linestyle="--", linewidth=1, label="nothing pruned")
         for index, name in enumerate(names):
             colour = _sequence(len(names))[index] if many else LINES[index]
             marker = MARKERS[index % len(MARKERS)]
@@ -161,10 +159,10 @@ def plot_sparsity(report: Sequence[LayerSparsity], path: str | Path) -> Path:
     places = np.arange(len(report))
     with drawing(path, 6.5, 0.9 + 0.26 * len(report)) as figure:
         ax = figure.subplots()
-        colours = [GREY if row.shape == () else BLUE for row in report]
+        colours = [REFERENCE if row.shape == () else BLUE for row in report]
         ax.barh(places, [100 * row.kept / row.size for row in report], 0.7, color=colours)
         for at, row in enumerate(report):
-            ax.text(100 * row.kept / row.size, at, f" {row.kept:,} of {row.size:,}", va="center", fontsize=8)
+            ax.text(100 * row.kept / row.size, at, f" {row.kept:,} of {row.size:,}", va="center", fontsize=SMALL)
         ax.set_yticks(places, [_labelled(row) for row in report])
         ax.set_xlim(0, 1.35 * max(100 * row.kept / row.size for row in report) or 1)
         ax.set_xlabel("weights kept, %")
@@ -181,7 +179,7 @@ def plot_groups(report: Sequence[LayerGroups], path: str | Path) -> Path:
     shares = np.array([[100 * count / row.groups for count in row.histogram] for row in report])
     with drawing(path, 2.9 + min(6.0, 0.45 * (m + 1)) + 1.0, 1.3 + 0.3 * len(report)) as figure:
         ax = figure.subplots()
-        image = ax.imshow(np.ma.masked_equal(shares, 0), cmap="Blues", vmin=0, vmax=100, aspect="auto")
+        image = ax.imshow(np.ma.masked_equal(shares, 0), cmap=HEAT, vmin=0, vmax=100, aspect="auto")
         figure.colorbar(image, ax=ax, label="groups, %")
         if m <= 8:
             for (at, count), share in np.ndenumerate(shares):
@@ -205,7 +203,7 @@ def plot_balance(report: Sequence[LayerBalance], path: str | Path) -> Path:
         ax = figure.subplots()
         for at, row in enumerate(report):
             share = np.array(row.nonzeros) * 100 / row.mean if row.mean else np.full(len(row.nonzeros), 100.0)
-            ax.hlines(at, share.min(), share.max(), color=GREY, linewidth=1.2)
+            ax.hlines(at, share.min(), share.max(), color=REFERENCE, linewidth=1.2)
             spread = at + np.linspace(-0.22, 0.22, len(share))
             ax.plot(share, spread, "o", color=BLUE, markersize=2.5, alpha=0.5)
             ax.plot(share.max(), at, "D", color=RED, markersize=5)
@@ -227,7 +225,7 @@ def _labelled(row: LayerSparsity) -> str:
 
 def _wide_labels(ax: Axes) -> None:
     for label in ax.get_yticklabels():
-        label.set_fontsize(8)
+        label.set_fontsize(SMALL)
 
 
 def _sequence(count: int) -> list[Any]:

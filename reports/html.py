@@ -8,9 +8,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import msgspec
-
-from ..simulator.result import SCHEMA, Result, read_result
+from ..simulator.result import Result
 from ..workloads.errors import InputError
 from ..workloads.files.container import write_beside
 from .cells import figures, percent, times
@@ -20,6 +18,8 @@ from .html_plots import (
     load_map,
     map_cells,
     pareto_charts,
+    queue_maps,
+    queue_times,
     rooflines,
     sweep_charts,
     unit_causes,
@@ -35,11 +35,17 @@ from .html_tables import (
     summary_rows,
     summary_table,
 )  # fmt: skip
+from .plots_data import best_of, fronts_of
+from .reading import check_result, result_names
 from .svg import text
 
 MOST_CELLS = 150_000  # of all heat maps; beyond that a result has one row for all layers
 MOST_BARS = 1_500  # layers with bars of their own, of all results
-LEAST, MOST = 1e-30, 2.0**63  # no figure of a simulation but 0 comes near
+MOST_SHOWN = 200  # results that are shown one by one; of more, those that none beats
+MOST_LISTED = 1_000  # rows of the summary
+MOST_TIMES = 12  # results whose queues are drawn over time
+MOST_NAMED = 20  # results that are named with a warning, and cases that failed
+MOST_WARNINGS = 200
 PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -67,25 +73,29 @@ $script</script>
 """)
 
 
-def write_report(results: Sequence[Result], path: str | Path, title: str | None = None) -> Path:
+def write_report(
+    results: Sequence[Result], path: str | Path, title: str | None = None, *, failed: Sequence[str] = ()
+) -> Path:
     """Return ``path``, which now holds the report of ``results``. Raises InputError where it cannot be."""
     path = Path(path)
-    write_beside(path, report_html(results, title).encode())
+    write_beside(path, report_html(results, title, failed=failed).encode())
     return path
 
 
-def report_html(results: Sequence[Result], title: str | None = None) -> str:
+def report_html(results: Sequence[Result], title: str | None = None, *, failed: Sequence[str] = ()) -> str:
     """Return the page that shows ``results``: summary, bars, curves, layers, load, provenance, warnings.
 
     Speed-ups are over the first result of a dense trace, of the same network where the traces name one; over the first
-    result where there is none. Raises InputError for no results, and for one whose numbers cannot be.
+    result where there is none. Of more than `MOST_SHOWN` results, bars, layers and provenance are of those that none
+    beats. ``failed``: a sentence for each case of a sweep that has no result. Raises InputError for no results, and for
+    one whose numbers cannot be.
     """
     if not results:
         raise InputError("a report needs at least one result, not 0; name a file that gossamer simulate --json wrote")
     for result in results:
         check_result(result, f"{result.trace.name} on {result.machine.name}")
     names = result_names(results)
-    sections = [(name, head, body) for name, head, body in _sections(results, names) if body]
+    sections = [(name, head, body) for name, head, body in _sections(results, names, failed) if body]
     fallback = names[0] if len(results) == 1 else f"{len(results)} simulations"
     versions = ", ".join(dict.fromkeys(result.version for result in results))
     assets = resources.files(__package__) / "assets"
@@ -102,73 +112,21 @@ def report_html(results: Sequence[Result], title: str | None = None) -> str:
     )  # fmt: skip
 
 
-def read_results(path: str | Path) -> list[Result]:
-    """Return the results in the JSON file at ``path``: one, or the list that a comparison writes. Raises InputError."""
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return [read_result(path)]  # which tells what is wrong
-    if not data.lstrip().startswith(b"["):
-        found = [read_result(path)]
-    else:
-        try:
-            found = msgspec.json.decode(data, type=list[Result])
-        except msgspec.MsgspecError as error:
-            raise InputError(f"{path}: not a list of {SCHEMA}: {error}; write it with gossamer compare") from None
-        if not found or any(result.schema != SCHEMA for result in found):
-            met = "an empty list" if not found else repr(next(r.schema for r in found if r.schema != SCHEMA))
-            raise InputError(f"{path}: results must be of schema {SCHEMA}, not {met}; write it with gossamer compare")
-    for result in found:
-        check_result(result, str(path))
-    return found
-
-
-def check_result(result: Result, where: str) -> None:
-    """Raise InputError, beginning with ``where``, for numbers that no simulation gives and no page can show."""
-    remedy = "write it again with gossamer simulate"
-    if result.samples < 1:
-        raise InputError(f"{where}: samples must be at least 1, not {result.samples}; {remedy}")
-    for place, figures_ in [("total", result.total), *((layer.name, layer) for layer in result.layers)]:
-        data = msgspec.to_builtins(figures_)
-        for name in ("warnings", "tiling", "name", "op"):
-            data.pop(name, None)
-        arithmetic = data.pop("arithmetic", None)
-        for name, value in _numbers(data):
-            if value != 0 and not LEAST <= value < MOST:
-                limits = f"0, or from {LEAST:g} to 2^63"
-                raise InputError(f"{where}: {place}: {name} must be {limits}, not {_short(value)}; {remedy}")
-        if arithmetic is not None and not {"rms_error", "rms_reference"} <= set(arithmetic):
-            raise InputError(f"{where}: {place}: arithmetic must have rms_error and rms_reference; {remedy}")
-        roof = {"macs_per_byte", "ridge_macs_per_byte", "bound_macs_per_s", "achieved_macs_per_s"}
-        if data.get("roofline") is not None and not roof <= set(data["roofline"]):
-            raise InputError(f"{where}: {place}: roofline must have {', '.join(sorted(roof))}; {remedy}")
-
-
-def result_names(results: Sequence[Result]) -> list[str]:
-    """Return a name a result that tells it from the others: trace, machine, and the config fields that differ."""
-    plain = [f"{result.trace.name} on {result.machine.name}" for result in results]
-    names = []
-    for place, (result, name) in enumerate(zip(results, plain, strict=True)):
-        twins = [other for other, same in zip(results, plain, strict=True) if same == name]
-        config = result.machine.config
-        varied = [k for k in config if any(other.machine.config.get(k) != config[k] for other in twins)]
-        names.append(", ".join([name, *(f"{key}={config[key]}" for key in varied)]))
-        if names[-1] in names[:-1]:
-            names[-1] += f" ({place + 1})"
-    return names
-
-
-def _sections(results: Sequence[Result], names: Sequence[str]) -> Iterable[tuple[str, str, str]]:
+def _sections(results: Sequence[Result], names: Sequence[str], failed: Sequence[str]) -> Iterable[tuple[str, str, str]]:
     yield "summary", "Summary", _summary(results, names)
-    yield "causes", "Cycles by cause, energy by part", _grid([cause_bars(results, names)])
+    curves = [f"<h3>{text(field)}</h3>{_grid(charts)}" for field, charts in sweep_charts(results)]
+    fronts = _grid(pareto_charts(results, names))
+    roofs = _grid(rooflines(results))
+    warned = _warnings(results, names, failed)
+    results, names, some = _shown(results, names)
+    yield "causes", "Cycles by cause, energy by part", some + _grid([cause_bars(results, names)])
     queues = queue_rows(results, names)
     heads = ["result", "queue depth", "pushes", "queue full, % of the broadcaster's time", "empty, % of the PEs' time"]
-    yield "queues", "Queues", html_table(heads, queues) if queues else ""
-    curves = [f"<h3>{text(field)}</h3>{_grid(charts)}" for field, charts in sweep_charts(results)]
+    drawn = [*queue_maps(results, names), *queue_times(results[:MOST_TIMES], names[:MOST_TIMES])]
+    yield "queues", "Queues", (html_table(heads, queues) if queues else "") + _grid(drawn)
     yield "sweep", "Over a setting", "".join(curves)
-    yield "pareto", "Pareto fronts", _grid(pareto_charts(results, names))
-    yield "roofline", "Roofline", _grid(rooflines(results))
+    yield "pareto", "Pareto fronts", fronts
+    yield "roofline", "Roofline", roofs
     by_layer = sum(map(map_cells, results)) <= MOST_CELLS
     bars = sum(len(result.layers) for result in results) <= MOST_BARS
     layers = []
@@ -177,14 +135,25 @@ def _sections(results: Sequence[Result], names: Sequence[str]) -> Iterable[tuple
         opened = " open" if len(results) <= 2 or place == 0 else ""
         shown = f"{layers_table(result)}{_grid(drawn)}"
         layers.append(f"<details{opened}><summary>{text(name)}</summary>{shown}</details>\n")
-    yield "layers", "Layers, and the load of each unit", "".join(layers)
-    yield "warnings", "Warnings", _warnings(results, names)
+    yield "layers", "Layers, and the load of each unit", some + "".join(layers)
+    yield "warnings", "Warnings", warned
     yield "energy", "Energy sources", energy_sources(results)
     told = [
         f"<details><summary>{text(name)}</summary>{provenance(result)}</details>\n"
         for name, result in zip(names, results, strict=True)
     ]
-    yield "provenance", "Provenance", "".join(told)
+    yield "provenance", "Provenance", some + "".join(told)
+
+
+def _shown(results: Sequence[Result], names: Sequence[str]) -> tuple[list[Result], list[str], str]:
+    """Return the results, with their names, that are shown one by one, and a note where these are not all."""
+    if len(results) <= MOST_SHOWN:
+        return list(results), list(names), ""
+    best = {name for front in fronts_of(results, names) for name in best_of(front)}
+    chosen = [place for place, name in enumerate(names) if not best or name in best][:MOST_SHOWN]
+    which = "that no other beats" if best else "that come first"
+    note = f'<p class="soft">{len(chosen):,} of {len(results):,} results are shown here: those {which}.</p>'
+    return [results[i] for i in chosen], [names[i] for i in chosen], note
 
 
 def _summary(results: Sequence[Result], names: Sequence[str]) -> str:
@@ -212,37 +181,31 @@ def _summary(results: Sequence[Result], names: Sequence[str]) -> str:
     if len(networks) > 1:
         note += '<p class="soft">Several networks: figures of different ones are not compared with each other.</p>'
         which, boxes = "", ""
-    return f'{which}<div class="cards">{boxes}</div>{summary_table(results, names)}{note}'
+    if len(results) > MOST_LISTED:
+        note += f'<p class="soft">The first {MOST_LISTED:,} of {len(results):,} results are listed.</p>'
+    listed = summary_table(results, names, MOST_LISTED)
+    return f'{which}<div class="cards">{boxes}</div>{listed}{note}'
 
 
-def _warnings(results: Sequence[Result], names: Sequence[str]) -> str:
+def _warnings(results: Sequence[Result], names: Sequence[str], failed: Sequence[str]) -> str:
     found: dict[str, list[str]] = {}
     for name, result in zip(names, results, strict=True):
         own = [*result.warnings, *(f"{layer.name}: {warning}" for layer in result.layers for warning in layer.warnings)]
         for warning in dict.fromkeys(own):
             found.setdefault(warning, []).append(name)
     items = []
-    for warning, members in found.items():
-        who = "all results" if len(members) == len(results) > 1 else "; ".join(members)
+    for warning, members in list(found.items())[:MOST_WARNINGS]:
+        more = f"; and {len(members) - MOST_NAMED:,} more" if len(members) > MOST_NAMED else ""
+        who = "all results" if len(members) == len(results) > 1 else "; ".join(members[:MOST_NAMED]) + more
         items.append(f'<li>{text(warning)} <span class="soft">({text(who)})</span></li>')
+    if len(found) > MOST_WARNINGS:
+        items.append(f"<li>and {len(found) - MOST_WARNINGS:,} more warnings</li>")
+    items += [f"<li>failed: {text(one)}</li>" for one in failed[:MOST_NAMED]]
+    if len(failed) > MOST_NAMED:
+        items.append(f"<li>and {len(failed) - MOST_NAMED:,} more cases that failed</li>")
     return f'<ul class="warnings">{"".join(items)}</ul>' if items else "<p>None.</p>"
 
 
 def _grid(drawn: Iterable[str]) -> str:
     inside = "".join(drawn)
     return f'<div class="figures">{inside}</div>' if inside else ""
-
-
-def _short(value: float) -> str:
-    return f"{value:g}" if abs(value) < 1e300 else "a number beyond 1e300"
-
-
-def _numbers(data: Any, name: str = "") -> Iterable[tuple[str, float]]:
-    if isinstance(data, dict):
-        for key, value in data.items():
-            yield from _numbers(value, f"{name}.{key}" if name else str(key))
-    elif isinstance(data, list | tuple):
-        for value in data:
-            yield from _numbers(value, name)
-    elif isinstance(data, int | float) and not isinstance(data, bool):
-        yield name, data

@@ -77,14 +77,15 @@ def accuracy_of(result: Result) -> float | None:
     return float(value) if 0 <= value <= 1 else None
 
 
-def summary_table(results: Sequence[Result], names: Sequence[str]) -> str:
-    """Return the summary of all ``results``: what they are, and the columns that any of them has."""
+def summary_table(results: Sequence[Result], names: Sequence[str], most: int) -> str:
+    """Return the summary of ``results``, of at most the first ``most``: the columns that any of them has."""
     rows = summary_rows(results)
     columns = [(key, head, form) for key, head, form in COMPARE_ROWS if key != "energy_table"]
     columns.append(("area_mm2", "area, mm2", lambda value: f"{value:.2f}"))
     shown = [column for column in columns if any(row.get(column[0]) is not None for row in rows)]
     heads = ["result", *(head for _, head, _ in shown), "energy table"]
-    body = [[name, *cells(row, shown), row["energy_table"] or "\u2013"] for name, row in zip(names, rows, strict=True)]
+    listed = zip(names[:most], rows[:most], strict=True)
+    body = [[name, *cells(row, shown), row["energy_table"] or "\u2013"] for name, row in listed]
     return html_table(heads, body)
 
 

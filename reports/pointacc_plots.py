@@ -16,7 +16,7 @@ from ..workloads.points import downsample, kernel_map
 from ..workloads.points.cloud import Cloud
 from ..workloads.points.network import build
 from ..workloads.points.scenes import cad
-from .plots import BLUE, GREEN, GREY, LINES, MARKERS, ORANGE, SKY, _powers, drawing, plot_path
+from .plots_style import BARS, BLUE, GREEN, LINES, MARKERS, ORANGE, REFERENCE, SKY, SMALL, drawing, plot_path, powers
 from .pointacc_figures import STRIDES, Scan, cache_misses, hash_ratio
 
 if TYPE_CHECKING:
@@ -127,9 +127,9 @@ def plot_units(results: Sequence[Result], path: str | Path) -> Path:
                     if cause == "idle":
                         continue
                     colour = (GREEN, BLUE, ORANGE)[index] if cause == "busy" else SKY
-                    ax.barh(at, share, height * 0.9, left=left, color=colour, edgecolor="white", linewidth=0.4)
+                    ax.barh(at, share, height * 0.9, left=left, color=colour, **BARS)
                     left += share
-                ax.text(left + 0.8, at, f"{unit} {left:.3g} %", va="center", fontsize=8)
+                ax.text(left + 0.8, at, f"{unit} {left:.3g} %", va="center", fontsize=SMALL)
         labels = [
             f"{result.trace.name}\n{result.machine.name}, {result.total.latency_s * 1e3:.3g} ms" for result in results
         ]
@@ -159,8 +159,8 @@ def plot_cache(coords: np.ndarray, path: str | Path, *, name: str = "cloud") -> 
             label = f"{stride}: {len(coords):,} voxels"
             ax.plot(tiles, lines, color=LINES[index], marker=MARKERS[index], markersize=4, label=label)
             ax.axhline(cache_misses(coords, stride, None), color=LINES[index], linestyle=":", linewidth=1)
-        ax.axhline(1, color=GREY, linestyle="--", linewidth=1)
-        _powers(ax.xaxis, ax.set_xscale)
+        ax.axhline(1, color=REFERENCE, linestyle="--", linewidth=1)
+        powers(ax.xaxis, 2)
         ax.xaxis.set_major_formatter("{x:,.0f}")
         ax.set_ylim(0, None)
         ax.set_xlabel("outputs of a tile")
@@ -195,8 +195,8 @@ def plot_hash(coords: np.ndarray, path: str | Path, *, name: str = "cloud") -> P
                 [100 * load for load, _ in found], [ratio for _, ratio in found], color=LINES[index],
                 marker=MARKERS[index], markersize=4, label=label,
             )  # fmt: skip
-        ax.axhline(1, color=GREY, linestyle="--", linewidth=1, label="merge sort")
-        _powers(ax.yaxis, ax.set_yscale)
+        ax.axhline(1, color=REFERENCE, linestyle="--", linewidth=1, label="merge sort")
+        powers(ax.yaxis, 2)
         ax.set_xlim(0, 100)
         ax.set_xlabel("slots taken, %")
         ax.set_ylabel("cycles over those of a merge")

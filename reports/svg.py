@@ -1,7 +1,7 @@
 """Drawings for a page: stacked bars, heat maps and charts as inline SVG, whose colours the page's style sheet gives.
 
 Every drawing is 360 units wide, which a phone shows at full size. Fills are classes ``f0`` to ``f7``, in the order of
-`gossamer.reports.plots.FILLS`; from the ninth on they are hatched. Hover texts say the figure behind each mark.
+`gossamer.reports.plots_style.FILLS`; from the ninth on they are hatched. Hover texts say the figure behind each mark.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .plots import CAUSES, FILLS
+from .plots_style import CAUSES, FILLS
 
 WIDTH = 360
 SHADES = 10  # of a heat map
 TICKS = 5  # about as many fit below a chart
 HEAT_LEFT = 96  # room for the names of rows
+HEADS = 9  # about as many fit below the columns of a heat map
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 Number = Callable[[float], str]
 
@@ -93,22 +94,45 @@ def stacked_bars(names: Sequence[str], bars: Sequence[dict[str, float]], unit: s
     return _figure(caption, 30 * len(bars), "".join(parts), keys)
 
 
-def heat_map(names: Sequence[str], rows: Sequence[np.ndarray], caption: str) -> str:
-    """Return one row of cells a name, dark where a value is large; ``rows`` are shares from 0 to 1."""
+def heat_map(
+    names: Sequence[str],
+    rows: Sequence[np.ndarray],
+    caption: str,
+    *,
+    top: float = 100.0,
+    left: float = HEAT_LEFT,
+    heads: Sequence[str] = (),
+    hints: Sequence[Sequence[str]] = (),
+) -> str:
+    """Return one row of cells a name, dark where a value is large; ``rows`` are shares from 0 to 1.
+
+    ``top``: what a share of 1 is, in %. ``left``: room for the names. ``heads`` stand below the columns, as many as
+    fit; ``hints`` are hover texts, one a cell.
+    """
     columns = max((len(row) for row in rows), default=1)
-    height, cell = 12, (WIDTH - HEAT_LEFT) / columns
+    height, cell = 12, (WIDTH - left) / columns
     shades: list[list[str]] = [[] for _ in range(SHADES)]
     labels = []
     for at, (name, row) in enumerate(zip(names, rows, strict=True)):
-        labels.append(f'<text x="0" y="{height * at + 10}">{text(_shorten(name, 16))}</text>')
+        shown = _shorten(name, int(left / 6))
+        whole = "" if shown == name else f"<title>{text(name)}</title>"
+        labels.append(f'<text x="0" y="{height * at + 10}">{text(shown)}{whole}</text>')
         levels = np.minimum((np.clip(row, 0.0, 1.0) * SHADES).astype(int), SHADES - 1)
         starts = np.flatnonzero(np.diff(levels, prepend=-1))
         for start, end in zip(starts, [*starts[1:], len(levels)], strict=True):
             shades[levels[start]].append(f"M{start} {at}.5h{end - start}")
     paths = "".join(f'<path class="h{level}" d="{"".join(d)}"/>' for level, d in enumerate(shades) if d)
-    drawn = f'<g transform="translate({HEAT_LEFT} 0) scale({cell:.4f} {height})">{paths}</g>'
-    keys = legend((f"h{level}", f"{level * 100 // SHADES} %") for level in range(0, SHADES, 3))
-    return _figure(caption, height * len(rows), "".join(labels) + drawn, keys)
+    drawn = f'<g transform="translate({left:g} 0) scale({cell:.4f} {height})">{paths}</g>'
+    for at, words in enumerate(hints):
+        for place, hint in enumerate(words):
+            box = f'x="{left + cell * place:.1f}" y="{height * at}" width="{cell:.1f}" height="{height}"'
+            drawn += f'<rect class="hint" {box}><title>{text(hint)}</title></rect>'
+    every = -(-len(heads) // HEADS) if heads else 1
+    for place in range(0, len(heads), every):
+        x, y = left + cell * (place + 0.5), height * len(rows) + 10
+        drawn += f'<text class="mid" x="{x:.1f}" y="{y}">{text(heads[place])}</text>'
+    keys = legend((f"h{level}", f"{level * top / SHADES:.3g} %") for level in range(0, SHADES, 3))
+    return _figure(caption, height * len(rows) + (14 if heads else 0), "".join(labels) + drawn, keys)
 
 
 def chart(

@@ -12,7 +12,7 @@ from ..simulator.simulate import simulate
 from ..workloads.errors import InputError
 from ..workloads.gemm import Gemm
 from ..workloads.synth import gemm_layer
-from .plots import GREY, LINES, MARKERS, _powers, drawing, plot_path
+from .plots_style import LINES, MARKERS, REFERENCE, drawing, plot_path, powers
 from .tensorcore_figures import STUDY_LAYERS, speedup, with_pattern
 
 WARPS = (1, 2, 4, 8, 12, 16, 20, 24, 28, 32)
@@ -44,7 +44,7 @@ def plot_throughput(machine: Machine, path: str | Path) -> Path:
     with drawing(path, 9.5, 3.2) as figure:
         axes = figure.subplots(1, len(kinds), sharey=True)
         for ax, (title, shape, sparse) in zip(axes, kinds, strict=True):
-            ax.axhline(dense * (1 + sparse), color=GREY, linestyle="--", linewidth=1, label="peak")
+            ax.axhline(dense * (1 + sparse), color=REFERENCE, linestyle="--", linewidth=1, label="peak")
             for index, ilp in enumerate(ILPS):
                 rates = [
                     instruction_throughput(machine, shape=shape, sparse=sparse, warps=warps, ilp=ilp).fma_per_clk_per_sm
@@ -65,13 +65,13 @@ def plot_speedup_by_k(machine: Machine, path: str | Path) -> Path:
     path = plot_path(path)
     with drawing(path, 5.2, 3.4) as figure:
         ax = figure.subplots()
-        ax.axhline(2, color=GREY, linestyle="--", linewidth=1, label="ideal")
+        ax.axhline(2, color=REFERENCE, linestyle="--", linewidth=1, label="ideal")
         for index, side in enumerate(SIDES):
             gains = [speedup(machine, side, depth) for depth in DEPTHS]
             ax.plot(
                 DEPTHS, gains, color=LINES[index], marker=MARKERS[index], markersize=4, label=f"{side:,} x {side:,}"
             )
-        _powers(ax.xaxis, ax.set_xscale)
+        powers(ax.xaxis, 2)
         ax.xaxis.set_major_formatter("{x:,.0f}")
         ax.set_ylim(0.9, 2.1)
         ax.set_xlabel("K, the reduction")
@@ -96,15 +96,15 @@ def plot_speedup_by_pattern(path: str | Path) -> Path:
     )
     with drawing(path, 6.2, 4.0) as figure:
         ax = figure.subplots()
-        ax.plot(RATIOS, RATIOS, color=GREY, linestyle="--", linewidth=1, label="ideal")
+        ax.plot(RATIOS, RATIOS, color=REFERENCE, linestyle="--", linewidth=1, label="ideal")
         for index, (label, varied, pattern) in enumerate(kinds):
             dense = gemm_cost(varied, gemm).latency_s
             gains = [dense / gemm_cost(varied, with_pattern(gemm, pattern(ratio))).latency_s for ratio in RATIOS]
             ax.plot(RATIOS, gains, color=LINES[index], marker=MARKERS[index], markersize=4, label=label)
         ratios, gains = _study()
         ax.plot(ratios, gains, color=LINES[3], marker=MARKERS[3], markersize=4, label="Sparseloop's study (2:M)")
-        _powers(ax.xaxis, ax.set_xscale)
-        _powers(ax.yaxis, ax.set_yscale)
+        powers(ax.xaxis, 2)
+        powers(ax.yaxis, 2)
         ax.set_xlabel("M / N: weights over those that are kept")
         ax.set_ylabel("speed-up over dense")
         ax.set_title("4,096 x 4,096 x 4,096 on cores of an A100", loc="left")

@@ -11,37 +11,31 @@ import re
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from .. import __version__
 from ..workloads.errors import InputError
 from ..workloads.extras import need
 from ..workloads.trace import Trace
-from .machine import Machine
-from .memo import Memo
-from .simulate import simulate
+from .crew import Desk, Done, Order, order_of
+from .release import VersionError, check_release, release
 
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-    from .sweep import Case, Finished
+    from .sweep import Case
 
 ANSWER_S = 10  # a scheduler that takes longer to answer is not there
 WORKERS_S = 60  # without a worker for so long, a sweep gives up; what is finished is stored
 LOOK_S = 5  # how often it is seen whether workers are left while nothing comes back
 BATCH = 256  # cases in a batch, at most
+DIED = "WorkerDied: the workers that ran this case were killed, one after another (out of memory?)"
 _ADDRESS = re.compile(r"(tcp|tls|ws|wss|ucx)://(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):(\d{1,5})")
 
 Batch = tuple[int, ...]
-Order = tuple[Machine, str, str | None]  # machine, engine and layers of a case: what a worker needs beside the trace
-
-
-class VersionError(Exception):
-    """A worker's gossamer is not this one."""
+Finished = tuple["Case", str | None, str | None]
 
 
 def check_address(address: str) -> None:
@@ -53,36 +47,125 @@ def check_address(address: str) -> None:
         )
 
 
-def run_on_cluster(cases: Sequence[Case], address: str) -> Generator[Finished, None, None]:
-    """Yield (case, result as JSON, error) of every case, each once, as the workers of the Dask cluster finish them.
+class Cluster:
+    """The workers of the Dask scheduler at ``address``, asked when the first case is run.
 
-    ``address``: the scheduler's. A worker that dies costs time only: what it had goes to another. A case that kills
-    every worker it meets fails alone. Raises InputError where there is no scheduler, no worker, or another version.
+    ``keeps_traces``: they stay with the workers until this is closed, for cases that are still to come.
+    Raises InputError where the address is none, and, as cases are run, where there is no scheduler or no worker, or a
+    worker has another release than this process.
     """
-    check_address(address)
-    need("cluster", "distributed")
-    from distributed import Client
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it says of lost workers is no error of ours
-    try:
-        client = Client(address, timeout=ANSWER_S, set_as_default=False, name="gossamer")
-    except (OSError, TimeoutError, ValueError):
-        raise InputError(
-            f"{address}: a Dask scheduler must answer there within {ANSWER_S} s, and none does; start one with "
-            "dask scheduler, or check the address"
-        ) from None
-    try:
-        yield from _Sweep(client, address, cases).run()
-    finally:
-        client.close(timeout=ANSWER_S)
+    def __init__(self, address: str, *, keeps_traces: bool = False) -> None:
+        check_address(address)
+        need("cluster", "distributed")
+        self.address, self.keeps_traces = address, keeps_traces
+        self.sent: dict[str, Future] = {}  # traces on the workers, by sha256
+        self._client: Client | None = None
+        self._drops_replicas = False  # whether the cluster did when we came
+
+    def run(self, cases: Sequence[Case]) -> Generator[Finished, None, None]:
+        """Yield (case, result as JSON, error) of every case, each once, as the workers finish them.
+
+        A worker that dies costs time only: what it had goes to another. A case that kills every worker it meets fails
+        alone.
+        """
+        yield from _Sweep(self, cases).run()
+
+    def close(self) -> None:
+        """Let the scheduler go; workers and what else they do are left as they are."""
+        self.sent.clear()
+        if self._client is not None:
+            if self._drops_replicas:
+                with suppress(Exception):  # the scheduler may be gone, and then it is no matter
+                    self._client.amm.start()
+            self._client.close(timeout=ANSWER_S)
+            self._client = None
+
+    @property
+    def client(self) -> Client:
+        """Return the connection to the scheduler, made at the first call."""
+        if self._client is None:
+            from distributed import Client
+
+            for place in ("distributed", "distributed.client"):  # what these say of lost workers is no error
+                logging.getLogger(place).setLevel(logging.CRITICAL)
+            try:
+                self._client = Client(self.address, timeout=ANSWER_S, set_as_default=False, name="gossamer")
+            except (OSError, TimeoutError, ValueError):
+                raise InputError(
+                    f"{self.address}: a Dask scheduler must answer there within {ANSWER_S} s, and none does; start "
+                    "one with dask scheduler, or check the address"
+                ) from None
+        return self._client
+
+    def threads(self) -> int:
+        """Return how many cases the cluster can run at once. Raises InputError where the scheduler has gone."""
+        if self.client.status not in ("running", "connecting"):
+            raise self.gone()
+        try:
+            return int(sum(self.client.nthreads().values()))
+        except (OSError, TimeoutError):
+            raise self.gone() from None
+
+    def wait(self) -> None:
+        """Return when there is a worker, and all that there are have this release. Raises InputError."""
+        try:
+            self.client.wait_for_workers(1, timeout=WORKERS_S)
+        except TimeoutError:
+            raise self.nobody() from None
+        except OSError:
+            raise self.gone() from None
+        try:
+            self.client.run(check_release, release())
+        except (OSError, TimeoutError):
+            pass  # a worker that dies just now; whoever comes later is asked with its first batch
+        except Exception as error:
+            raise self.unlike(error) from None
+        self._keep_replicas()
+
+    def _keep_replicas(self) -> None:
+        """Let a trace stay on every worker that has it.
+
+        Dask's memory manager drops copies that no case waits for at the moment: the trace would travel again for the
+        next, and be lost with the one worker that kept it. It goes on when this is closed.
+        """
+        with suppress(OSError, TimeoutError):
+            if self.client.amm.running():
+                self._drops_replicas = True
+                self.client.amm.stop()
+
+    def unlike(self, error: Exception) -> InputError:
+        """Return what to say of a worker that cannot run what this process would: ``error`` is what it says."""
+        if isinstance(error, VersionError):
+            return InputError(f"{self.address}: {error}")
+        kind = (
+            "" if type(error) is Exception else f"{type(error).__name__}: "
+        )  # Dask wraps some, and says so in the text
+        line = (str(error).splitlines() or [""])[0]
+        return InputError(
+            f"{self.address}: every worker must have gossamer {__version__}, and one says {kind}{line}; "
+            "install it there"
+        )
+
+    def nobody(self) -> InputError:
+        """Return what to say where no worker is left."""
+        return InputError(
+            f"{self.address}: the cluster must have a worker within {WORKERS_S} s, and has none; start one with "
+            f"dask worker {self.address}"
+        )
+
+    def gone(self) -> InputError:
+        """Return what to say where the scheduler has gone."""
+        return InputError(
+            f"{self.address}: the scheduler must stay until the sweep is done, and is gone; start it, then resume"
+        )
 
 
 class _Sweep:
     """The cases that are out, those that wait, and where their traces are."""
 
-    def __init__(self, client: Client, address: str, cases: Sequence[Case]) -> None:
-        self.client, self.address, self.cases = client, address, cases
-        self.sent: dict[str, Future] = {}  # traces on the workers, by sha256
+    def __init__(self, cluster: Cluster, cases: Sequence[Case]) -> None:
+        self.cluster, self.client, self.cases = cluster, cluster.client, cases
         self.left = Counter(case.trace.sha256 for case in cases)  # how many cases of each trace are not done
         self.out: dict[Future, tuple[Batch, Future]] = {}  # what runs, and with which trace
         self.waiting: deque[Batch] = deque()
@@ -90,17 +173,18 @@ class _Sweep:
         self.alone = False
 
     def run(self) -> Generator[Finished, None, None]:
-        self._batch_up(self._threads())
+        self.cluster.wait()
+        self._batch_up(max(1, self.cluster.threads()))
         last_worker = time.monotonic()
         while self.waiting or self.suspects or self.out:
             if not self.waiting and not self.out:
                 self.alone, self.waiting, self.suspects = True, self.suspects, deque()
             self._submit()
             finished = self._wait()
-            if finished or self._threads(wait=False):
+            if finished or self.cluster.threads():
                 last_worker = time.monotonic()
             elif time.monotonic() - last_worker > WORKERS_S:
-                raise self._nobody()
+                raise self.cluster.nobody()
             for future in finished:
                 yield from self._take(future, *self.out.pop(future))
 
@@ -111,30 +195,16 @@ class _Sweep:
             indices = tuple(group)
             self.waiting.extend(indices[first : first + size] for first in range(0, len(indices), size))
 
-    def _threads(self, wait: bool = True) -> int:
-        """Return how many cases the cluster can run at once. Raises InputError where nobody comes to ``wait`` for."""
-        if wait:
-            try:
-                self.client.wait_for_workers(1, timeout=WORKERS_S)
-            except TimeoutError:
-                raise self._nobody() from None
-        if self.client.status not in ("running", "connecting"):
-            raise self._gone()
-        try:
-            return int(sum(self.client.nthreads().values()))
-        except (OSError, TimeoutError):
-            raise self._gone() from None
-
     def _submit(self) -> None:
         """Send batches until every thread has one at work and one to go on with."""
-        while self.waiting and len(self.out) < (1 if self.alone else 2 * max(1, self._threads(wait=False))):
+        while self.waiting and len(self.out) < (1 if self.alone else 2 * max(1, self.cluster.threads())):
             batch = self.waiting.popleft()
             trace = self.cases[batch[0]].trace
-            if trace.sha256 not in self.sent:
-                self.sent[trace.sha256] = self._send(trace)
-            orders = [(case.machine, case.engine, case.layers) for case in (self.cases[i] for i in batch)]
-            sent = self.sent[trace.sha256]
-            self.out[self.client.submit(_run_batch, sent, orders, __version__, pure=False)] = batch, sent
+            if trace.sha256 not in self.cluster.sent:
+                self.cluster.sent[trace.sha256] = self._send(trace)
+            orders = [order_of(self.cases[i]) for i in batch]
+            sent = self.cluster.sent[trace.sha256]
+            self.out[self.client.submit(_run_batch, sent, orders, release(), pure=False)] = batch, sent
 
     def _send(self, trace: Trace) -> Future:
         """Bring ``trace`` to every worker that there is; later ones get it from these, once each."""
@@ -145,8 +215,8 @@ class _Sweep:
                 sent: Future = self.client.scatter(trace, broadcast=True, hash=False, timeout=WORKERS_S)
                 return sent
             except (OSError, TimeoutError):  # a worker that died on the way; the others are asked again
-                if not self._threads(wait=False) or time.monotonic() > until:
-                    raise self._nobody() from None
+                if not self.cluster.threads() or time.monotonic() > until:
+                    raise self.cluster.nobody() from None
 
     def _wait(self) -> list[Future]:
         from distributed import CancelledError, wait
@@ -165,64 +235,38 @@ class _Sweep:
             self._put_back(batch, sent)
         except KilledWorker:
             if self.alone:
-                why = "WorkerDied: the workers that ran this case were killed, one after another (out of memory?)"
-                yield from self._done(batch, [(None, why)])
+                yield from self._done(batch, [(None, DIED)])
             else:
                 self.suspects.extend((index,) for index in batch)
-        except VersionError as error:
-            raise InputError(f"{self.address}: {error}") from None
-        except ModuleNotFoundError as error:
-            raise InputError(
-                f"{self.address}: every worker must have gossamer {__version__}, and one says: {error}; "
-                "install it there"
-            ) from None
+        except Exception as error:  # not a case's own, which is its outcome: the worker could not even begin
+            raise self.cluster.unlike(error) from None
         else:
             yield from self._done(batch, found)
 
     def _put_back(self, batch: Batch, sent: Future) -> None:
         """Let ``batch`` be sent again: its trace went down with the last worker that had it, or the scheduler did."""
         if self.client.status not in ("running", "connecting"):
-            raise self._gone()
+            raise self.cluster.gone()
         sha256 = self.cases[batch[0]].trace.sha256
-        if self.sent.get(sha256) is sent:
-            del self.sent[sha256]
+        if self.cluster.sent.get(sha256) is sent:
+            del self.cluster.sent[sha256]
         self.waiting.appendleft(batch)
 
-    def _done(self, batch: Batch, found: Sequence[tuple[str | None, str | None]]) -> Generator[Finished, None, None]:
+    def _done(self, batch: Batch, found: Sequence[Done]) -> Generator[Finished, None, None]:
         for index, (text, error) in zip(batch, found, strict=True):
             yield self.cases[index], text, error
         sha256 = self.cases[batch[0]].trace.sha256
         self.left[sha256] -= len(batch)
-        if not self.left[sha256]:  # not before: a result that is lost with its worker is worked out again
-            self.sent.pop(sha256, None)
-
-    def _nobody(self) -> InputError:
-        return InputError(
-            f"{self.address}: the cluster must have a worker within {WORKERS_S} s, and has none; start one with "
-            f"dask worker {self.address}"
-        )
-
-    def _gone(self) -> InputError:
-        return InputError(
-            f"{self.address}: the scheduler must stay until the sweep is done, and is gone; start it, then resume"
-        )
+        if not self.left[sha256] and not self.cluster.keeps_traces:  # not before: a lost result is worked out again
+            self.cluster.sent.pop(sha256, None)
 
 
-_desk = threading.local()  # a worker thread's own: the trace it simulated last, and the memo of that
+_desks = threading.local()  # a worker thread's own
 
 
-def _run_batch(trace: Trace, orders: Sequence[Order], version: str) -> list[tuple[str | None, str | None]]:
-    """Return (result as JSON, error) of each of ``orders``, on a worker."""
-    if version != __version__:
-        raise VersionError(f"every worker must have gossamer {version}, and one has {__version__}; install the same")
-    if getattr(_desk, "sha256", None) != trace.sha256:
-        _desk.sha256, _desk.trace, _desk.memo = trace.sha256, trace, Memo.for_trace(trace)
-    finished: list[tuple[str | None, str | None]] = []
-    for machine, engine, layers in orders:
-        try:
-            result = simulate(machine, _desk.trace, engine=engine, layers=layers, memo=_desk.memo)
-        except Exception as error:  # whatever a case ends in is its outcome, and the others go on
-            finished.append((None, f"{type(error).__name__}: {error}"))
-        else:
-            finished.append((msgspec.json.encode(result).decode(), None))
-    return finished
+def _run_batch(trace: Trace, orders: Sequence[Order], wanted: Mapping[str, str]) -> list[Done]:
+    """Return (result as JSON, error) of each of ``orders``, on a worker. Raises VersionError for another release."""
+    check_release(wanted)
+    if not hasattr(_desks, "desk"):
+        _desks.desk = Desk()
+    return [_desks.desk.run(trace, order) for order in orders]

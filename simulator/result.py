@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,28 @@ class Energy(msgspec.Struct, frozen=True, kw_only=True):
         return self.total
 
 
+class OverTime(msgspec.Struct, frozen=True, kw_only=True):
+    """The level of queues over time: mean, least and most of all of them in stretches of ``step`` cycles."""
+
+    step: int
+    mean: list[float]
+    least: list[int]
+    most: list[int]
+
+
+class Queue(msgspec.Struct, frozen=True, kw_only=True):
+    """How full the queues of one kind were. ``capacity``: what one of them can hold.
+
+    ``cycles_at_level``: cycles with 0, 1, 2 ... waiting, summed over the queues, up to the highest level met; they add
+    up to the number of queues times the layer's cycles. ``over_time``: from the event engine where a timeline was asked
+    for, else None.
+    """
+
+    capacity: int
+    cycles_at_level: list[int]
+    over_time: OverTime | None = None
+
+
 class LayerResult(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """What one layer cost. Cycles and counts are sums over all ``samples``.
 
@@ -44,8 +67,8 @@ class LayerResult(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     units busy all the time. ``traffic_bytes``: by memory level. ``storage_bits``: the encoded weight, by part.
     ``arithmetic``: what the machine's number formats did to the output, against float64. ``roofline``: where the layer
     stands under the machine's bounds, None where the model draws none. ``tiling``: how the layer was cut into tiles,
-    None where the model tells none. ``output``: the values the hardware produces,
-    (vectors, out); not part of the JSON form.
+    None where the model tells none. ``queues``: how full they were, by kind; empty where the model has none.
+    ``output``: the values the hardware produces, (vectors, out); not part of the JSON form.
     """
 
     name: str
@@ -68,6 +91,7 @@ class LayerResult(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     arithmetic: dict[str, float] | None = None
     roofline: dict[str, float] | None = None
     tiling: dict[str, int] | None = None
+    queues: dict[str, Queue] = {}
     warnings: list[str] = []
 
     @property
@@ -96,6 +120,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     area_mm2: float | None
     traffic_bytes: dict[str, int]
     storage_bits: dict[str, int]
+    queues: dict[str, Queue] = {}
 
 
 class TraceId(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,6 +212,7 @@ def add_up(layers: Iterable[LayerResult], area_mm2: float | None) -> Totals:
         area_mm2=area_mm2,
         traffic_bytes=_sum_of(layer.traffic_bytes for layer in layers),
         storage_bits=_sum_of(layer.storage_bits for layer in layers),
+        queues=_add_queues(layers),
     )
 
 
@@ -195,6 +221,22 @@ def _sum_of(counts: Iterable[dict[str, int]]) -> dict[str, int]:
     for count in counts:
         total.update(count)
     return dict(total)
+
+
+def _add_queues(layers: Iterable[LayerResult]) -> dict[str, Queue]:
+    found: dict[str, list[Queue]] = {}
+    for layer in layers:
+        for kind, queue in layer.queues.items():
+            found.setdefault(kind, []).append(queue)
+    return {
+        kind: Queue(
+            capacity=max(queue.capacity for queue in queues),
+            cycles_at_level=[
+                sum(cycles) for cycles in zip_longest(*(queue.cycles_at_level for queue in queues), fillvalue=0)
+            ],
+        )
+        for kind, queues in found.items()
+    }
 
 
 def read_result(path: str | Path) -> Result:

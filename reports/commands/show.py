@@ -13,18 +13,24 @@ from .options import JsonOption
 
 def report(
     results: Annotated[
-        list[Path], typer.Argument(metavar="RESULT...", help="What --json wrote: of simulate, or of compare.")
+        list[Path],
+        typer.Argument(metavar="RESULT...", help="What --json wrote, of simulate or compare; or a sweep's store."),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE.html", help="The page to write.")] = Path("report.html"),
     title: Annotated[str | None, typer.Option(metavar="TEXT", help="The page's title.")] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", metavar="CONDITION", help="Of a store, only cases that keep it, as in pe_count>=16."),
+    ] = None,
 ) -> None:
     """Show results as one HTML page: summary, layers, where cycles and energy went, load, provenance."""
-    from ..html import read_results, write_report
+    from ..html import write_report
+    from ..reading import read_inputs
 
     check_outputs(out, suffixes=(".html", ".htm"))
-    read = [result for path in results for result in read_results(path)]
-    write_report(read, out, title)
-    print(f"{out}: {len(read)} result{'s' if len(read) > 1 else ''}")
+    read = read_inputs(results, where or [])
+    write_report(read.results, out, title, failed=read.failed)
+    print(f"{out}: {len(read.results)} result{'s' if len(read.results) > 1 else ''}")
 
 
 def list_command(
@@ -37,7 +43,10 @@ def list_command(
 
 
 def validate(
-    what: Annotated[str, typer.Argument(metavar="[eie|tensor-core|pointacc]", help="Which accelerator.")] = "eie",
+    what: Annotated[
+        str,
+        typer.Argument(metavar="[eie|ese|tensor-core|pointacc|patdnn|spatten|gpu-kernels]", help="Which accelerator."),
+    ] = "eie",
     dump: Annotated[Path | None, typer.Argument(help="The EIE authors' data folder, for the real layer.")] = None,
     json: JsonOption = None,
     plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Draw plots here (tensor-core, pointacc).")] = None,

@@ -52,12 +52,7 @@ def sweep(
 
     check_outputs(json, csv, store)
     check_outputs(plot, suffixes=PLOT_SUFFIXES)
-    if cluster is not None:
-        from ...simulator.cluster import check_address
-        from ...workloads.extras import need
-
-        check_address(cluster)
-        need("cluster", "distributed")
+    _check_cluster(cluster)
     machine = machine_of(on, set_)
     values = settings(grid, parse_grid)
     points = [(point, vary(machine, **point)) for point in grid_points(values)]
@@ -69,12 +64,12 @@ def sweep(
     ]
     try:
         with Store(store) as kept, progress_bar("sweep", rate="cases") as step:
+            step(0, len(cases), "")
             outcomes = run_sweep(
                 cases, store=kept, workers=workers, cluster=cluster, progress=lambda done, all_: step(done, all_, "")
             )
     except KeyboardInterrupt:
-        if store is not None:
-            warn([f"the cases that were finished are kept in {store}; the same command goes on from there"])
+        _say_what_is_kept(store)
         raise
     rows = sweep_rows(outcomes)
     if csv is not None:
@@ -91,47 +86,89 @@ def sweep(
         raise typer.Exit(1)
 
 
+@with_reading
 def explore(
-    traces: Annotated[list[str], typer.Argument(metavar="TRACE...", help="Bundled traces, or paths.")],
-    grid: Annotated[list[str], typer.Option(metavar="KEY=V,V,...", help="Values of a config field; may be repeated.")],
+    traces: TracesArgument,
+    grid: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=V,V,...", help="Values of a config field; may be repeated.")
+    ] = None,
+    range_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--range", metavar="KEY=LOW:HIGH[:STEP|:log2]", help="A range of them, in order; may be repeated."
+        ),
+    ] = None,
     on: Annotated[list[str] | None, typer.Option("--on", metavar="MACHINE", help="One or more machines.")] = None,
     set_: SetOption = None,
     layer: LayerOption = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Search: simulate so many cases at most; all of them without."),
+    ] = None,
+    sampler: Annotated[
+        str, typer.Option(metavar="tpe|nsga2", help="Who chooses them, of Optuna's (needs the extra explore).")
+    ] = "tpe",
+    search_seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of that choice.")] = 0,
     store: Annotated[Path | None, typer.Option(metavar="FILE.sqlite", help="Keep results here, and resume.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the work.")] = 1,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="tcp://HOST:PORT", help="A Dask scheduler whose workers share it instead.")
+    ] = None,
     json: JsonOption = None,
     csv: CsvOption = None,
+    *,
+    reading: Reading,
 ) -> None:
-    """Find the cases of a grid that no other beats in accuracy, latency, energy and area, over traces and machines."""
+    """Find the cases that no other beats in accuracy, latency, energy and area, over traces, machines and configs."""
     import msgspec
 
     from ...models import vary
+    from ...simulator.space import Space
     from ...simulator.store import Store
-    from ...simulator.sweep import Case, grid_points
-    from ...simulator.sweep import sweep as run_sweep
-    from ...workloads import load_trace
-    from ..explore import front_of
+    from ...workloads import InputError
+    from ..explore import explore as find
+    from ..ranges import parse_range
     from ..tables import csv_text
 
     check_outputs(json, csv, store)
-    points = grid_points(settings(grid, parse_grid))
+    _check_cluster(cluster)
+    values, ranges = settings(grid, parse_grid), settings(range_, parse_range)
+    for key in ranges:
+        if key in values:
+            raise InputError(f"{key}: a key must have a grid or a range, and has both; leave one out")
     machines = [machine_of(name, set_) for name in on or ["eie-64pe"]]
-    varied = [(point, vary(machine, **point)) for machine in machines for point in points]
-    loaded = [load_trace(name) for name in traces]
-    cases = [Case(trace, machine, point, layers=layer) for trace in loaded for point, machine in varied]
-    with Store(store) as kept, progress_bar("explore", rate="cases") as step:
-        outcomes = run_sweep(cases, store=kept, workers=workers, progress=lambda done, all_: step(done, all_, ""))
-    front = front_of(outcomes)
+    read = reading.reader()
+    space = Space([read(name) for name in traces], machines, values | ranges, vary, frozenset(ranges), layer)
+    try:
+        with Store(store) as kept, progress_bar("explore", rate="cases") as step:
+            front = find(
+                space, trials=trials, sampler=sampler, seed=search_seed, store=kept, workers=workers, cluster=cluster,
+                progress=step,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        _say_what_is_kept(store)
+        raise
     if csv is not None:
         write(csv, csv_text(front.rows).encode())
     finish(json, lambda: msgspec.json.format(msgspec.json.encode(front.rows), indent=1).decode() + "\n",
             front.table())  # fmt: skip
-    failed = [
-        f"{o.case.trace.name} on {o.case.machine.name}, {o.case.settings}: {o.error}" for o in outcomes if o.error
-    ]
-    warn(front.warnings + failed)
-    if failed:
+    warn(front.warnings + front.failed)
+    if front.failed:
         raise typer.Exit(1)
+
+
+def _check_cluster(address: str | None) -> None:
+    if address is not None:
+        from ...simulator.cluster import check_address
+        from ...workloads.extras import need
+
+        check_address(address)
+        need("cluster", "distributed")
+
+
+def _say_what_is_kept(store: Path | None) -> None:
+    if store is not None:
+        warn([f"the cases that were finished are kept in {store}; the same command goes on from there"])
 
 
 def results(

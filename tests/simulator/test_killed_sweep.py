@@ -22,8 +22,9 @@ def test_a_sweep_killed_at_random_moments_ends_with_the_table_of_an_unbroken_one
     monkeypatch.setenv("PYTHONPATH", str(Path(importlib.util.find_spec("gossamer").origin).parents[1]))
     grid = (f"pe_count={','.join(map(str, range(1, 33)))}", "queue_depth=2,3,4,6,8,12,16,24,32,64")
     subprocess.run(script.command(tmp_path, "whole", grid), check=True, stdout=subprocess.DEVNULL)
-    held = script.kills_and_resumes(tmp_path, 3, random.Random(0), grid)
+    moments, held = script.kills_and_resumes(tmp_path, 3, random.Random(0), grid)
     assert held == sorted(held)
-    assert held[0] > 0
+    assert all(0 <= moment <= stored <= 320 for moment, stored in zip(moments, held, strict=True))
+    assert 0 < held[0] < held[-1]
     assert script.stored(tmp_path / "broken.sqlite") == script.stored(tmp_path / "whole.sqlite") == 320
     assert (tmp_path / "broken.csv").read_text() == (tmp_path / "whole.csv").read_text()

@@ -1,3 +1,4 @@
+import json
 from itertools import pairwise
 
 import pytest
@@ -137,7 +138,12 @@ def test_a_window_on_a_run_changes_no_figure_and_holds_what_the_whole_timeline_h
     trace = random_layer(40, 32, 0.3, 0.6, seed=4, samples=2)
     whole, part = Timeline(), Timeline(start=20, end=60)
     results = [simulate(machine, trace, engine="event", timeline=timeline) for timeline in (whole, part, None)]
-    assert results[0] == results[1] == results[2]
+    assert results[0] == results[1]
+    seen = [json.loads(result.to_json()) for result in results]
+    for part_of in (*seen[1]["layers"], seen[1]["total"]):
+        for queue in part_of["queues"].values():
+            queue["over_time"] = None  # which is noted only where a timeline is
+    assert seen[1] == seen[2]
     inside = [
         Interval(i.track, i.name, max(i.start, 20), min(i.end, 60))
         for i in whole.intervals
@@ -189,3 +195,18 @@ def test_an_engine_for_point_clouds_draws_its_units_too(name, units):
     assert units <= set(timeline.tracks())
     assert [i.name for i in timeline.tracks()["layer"]] == [layer.name for layer in result.layers]
     assert max(i.end for i in timeline.intervals) == timeline.offset == result.total.cycles
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 3)), max_size=40), st.integers(0, 12))
+def test_a_signal_changes_only_where_its_value_does_and_has_at_every_cycle_the_last_value_given(given_changes, start):
+    timeline = Timeline(start=start)
+    last = {}
+    for time, value in sorted(given_changes, key=lambda change: change[0]):
+        timeline.change("queue", time, value)
+        last[time] = value
+    changes = timeline.signals().get("queue", [])
+    assert all(a.value != b.value and a.time < b.time for a, b in pairwise(changes))
+    for cycle in range(start, 21):
+        known = [value for time, value in sorted(last.items()) if time <= cycle]
+        shown = [change.value for change in changes if change.time <= cycle]
+        assert (shown[-1:] or [None]) == (known[-1:] or [None])
