@@ -62,7 +62,7 @@ for command in (
     app.command(command.__name__.removesuffix("_command"))(command)
 
 makers = typer.Typer(help="Make synthetic traces and point clouds with declared statistics.", no_args_is_help=True)
-for maker in (synth.eie, synth.random, synth.gemm, synth.lidar, synth.room, synth.cad):
+for maker in (synth.eie, synth.ese, synth.random, synth.gemm, synth.lidar, synth.room, synth.cad):
     makers.command(maker.__name__)(maker)
 app.add_typer(makers, name="synth")
 

@@ -17,9 +17,8 @@ from ..simulator.result import LayerResult, Result
 from ..simulator.simulate import simulate
 from ..workloads.files.eie_dump import load_eie_dump
 from ..workloads.formats import csc
-from ..workloads.pruning import balanced, magnitude
 from ..workloads.synth import EIE_LAYERS, eie_layer
-from ..workloads.trace import Layer, Trace
+from ..workloads.trace import Trace
 
 Figures = dict[str, tuple[float, str]]
 
@@ -163,58 +162,6 @@ def limit_figures(uniform: dict[str, Run]) -> Figures:
         "vgg_entries": warned("VGG-6", "pointers", entries),
         "wd_accumulators": warned("NT-Wd", "accumulators", outputs),
     }
-
-
-def ese_figures() -> Figures:
-    """Return the time of an LSTM with exactly the stored entries of ESE's, and what balanced pruning gains.
-
-    The LSTM of ESE has 153 inputs, 1,024 cells and 512 projected outputs: a (4 x 1024, 153 + 512) layer for the gates
-    and a (512, 1024) one for the projection, weights normal with a scale of its own for each row (sigma 0.2 of its
-    logarithm). The gates are pruned to 10 %, balanced over the 32 PEs; the entries that each PE then lacks to its
-    364,608 / 32 are the largest weights of its part of the projection, whose 16 rows a PE need no padding.
-    """
-    rng = np.random.default_rng(2017)
-    pes, quota = 32, 364608 // 32
-    machine = load_machine("eie-64pe", pe_count=pes, clock_hz=200e6, weights="exact", energy="")
-    gates, projection = _rows_of_unequal_scale(rng, 4096, 665), _rows_of_unequal_scale(rng, 512, 1024)
-    full = np.ones(gates.shape, bool)
-    masks = {"balanced": balanced(gates, full, 0.9, pes), "naive": magnitude(gates, full, 0.9)}
-    stored = csc.count(np.where(masks["balanced"], gates, 0), pes).entries.sum(axis=0)
-    kept = np.zeros(projection.shape, bool)
-    for pe, lacking in enumerate((quota - stored).tolist()):
-        own = np.abs(projection[pe::pes])
-        kept[pe::pes] = own >= np.partition(own.ravel(), -lacking)[-lacking]
-    inputs = {cols: 1 - rng.random((1, cols), np.float32) for cols in (665, 1024)}
-    lstm = Trace(
-        name="ese-lstm",
-        layers=(
-            Layer(name="gates", op="linear", weight=np.where(masks["balanced"], gates, 0), inputs=inputs[665]),
-            Layer(name="projection", op="linear", weight=np.where(kept, projection, 0), inputs=inputs[1024]),
-        ),
-    )
-    total = simulate(machine, lstm).total
-    cycles = {}
-    for name, mask in masks.items():
-        layer = Layer(name="gates", op="linear", weight=np.where(mask, gates, 0), inputs=inputs[665])
-        cycles[name] = simulate(machine, Trace(name=name, layers=(layer,))).total.cycles
-    entries = total.counts["entries"]
-    share = total.counts["padding"] / entries
-    return {
-        "entries": (entries, f"drawn to this size: gates at 10 %, projection filled up; {share:.1%} are padding"),
-        "theoretical_us": (
-            total.theoretical_cycles / machine.config.clock_hz * 1e6,
-            f"entries of the simulated layers / (32 PEs x 200 MHz); simulated in full: {total.latency_s * 1e6:.1f} us",
-        ),
-        "balance_gain": (
-            cycles["naive"] / cycles["balanced"],
-            "gates alone, 128 rows a PE, row scales with sigma 0.2 (assumed)",
-        ),
-    }
-
-
-def _rows_of_unequal_scale(rng: np.random.Generator, rows: int, cols: int) -> np.ndarray:
-    scales = np.exp(0.2 * rng.standard_normal((rows, 1)))
-    return (scales * rng.standard_normal((rows, cols))).astype(np.float32)
 
 
 def _run(machine: Machine, trace: Trace, memo: Memo, **overrides: int) -> LayerResult:

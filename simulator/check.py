@@ -10,6 +10,7 @@ import numpy as np
 
 from ..workloads.errors import InputError
 from ..workloads.lowering import join, lower, reduction_axis
+from ..workloads.lstm import run_lstm
 from ..workloads.points.point_op import point_op
 from ..workloads.points.sparse_conv import exact_convolution
 from ..workloads.trace import Layer, Trace
@@ -102,8 +103,14 @@ def _check(layer: Layer, fast: LayerResult, event: LayerResult, bound: np.ndarra
 def _numpy_output(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
     """Return the layer's output in float64, (vectors, out), and the sum of magnitudes behind each value.
 
-    What a point_op finds are whole numbers, behind which there is no sum.
+    What a point_op finds are whole numbers, behind which there is no sum; an LSTM's states lie within +-1 for each cell
+    that is summed up.
     """
+    if layer.op == "lstm":
+        hidden = run_lstm(layer).hidden.reshape(-1, layer.shape[1] - layer.inputs.shape[2])
+        if layer.projection is None:
+            return hidden, np.ones(hidden.shape)
+        return hidden, np.broadcast_to(np.abs(layer.projection.astype(np.float64)).sum(axis=1), hidden.shape)
     if layer.op == "sparse_conv3d":
         return exact_convolution(layer)
     if layer.op == "point_op":

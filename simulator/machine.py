@@ -61,10 +61,10 @@ class Machine:
         """Return what ``layer`` costs on this machine, by the engine named. InputError for an op it does not run."""
         ops = getattr(self.engines, "OPS", OPS)
         if layer.op not in ops:
-            raise InputError(
-                f"layer {layer.name}: {self.name} runs {', '.join(ops)}, not {layer.op}; choose other layers with "
-                "--layer, or another machine"
-            )
+            remedy = "choose other layers with --layer, or another machine"
+            if layer.op == "lstm" and "linear" in ops:
+                remedy = "make linear layers of it with gossamer transform unroll"
+            raise InputError(f"layer {layer.name}: {self.name} runs {', '.join(ops)}, not {layer.op}; {remedy}")
         if engine == "event":
             return self.engines.events(self, layer, timeline)
         return self.engines.fast(self, layer, memo)

@@ -34,3 +34,7 @@ class Memo:
         if len(self._values) > self._size:
             self._values.popitem(last=False)
         return value
+
+    def clear(self) -> None:
+        """Forget all values."""
+        self._values.clear()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 
 import msgspec
 
 from .. import __version__
 from ..workloads.errors import InputError
+from ..workloads.streamed import StreamedLayers
 from ..workloads.trace import Layer, Trace
 from .machine import ENGINES, Machine
 from .memo import Memo
@@ -39,12 +40,15 @@ def simulate(
         raise InputError(f"a timeline needs engine event, not {engine!r}")
     chosen = choose_layers(trace, layers)
     memo = Memo.for_trace(trace) if memo is None else memo
-    results = []
+    results, samples = [], 0
     for layer in chosen:
+        samples = max(samples, layer.samples)
         if progress is not None:
             progress(layer.name)
         begin = 0 if timeline is None else timeline.offset
         results.append(machine.run(layer, engine, memo, timeline))
+        if isinstance(chosen, StreamedLayers):
+            memo.clear()  # nobody will see this layer again, but one that was read anew
         if timeline is not None:
             timeline.interval("layer", layer.name, begin - timeline.offset, 0)
     whole = getattr(machine.engines, "network_warnings", None)
@@ -53,7 +57,7 @@ def simulate(
         engine=engine,
         trace=TraceId(name=trace.name, sha256=trace.sha256, sparsity=trace.sparsity, provenance=dict(trace.provenance)),
         machine=MachineId(name=machine.name, model=machine.model, config=msgspec.to_builtins(machine.config)),
-        samples=max(layer.samples for layer in chosen),
+        samples=samples,
         layers=results,
         total=add_up(results, machine.engines.area_mm2(machine)),
         warnings=[f"{result.name}: {warning}" for result in results for warning in result.warnings]
@@ -61,10 +65,13 @@ def simulate(
     )
 
 
-def choose_layers(trace: Trace, pattern: str | None) -> list[Layer]:
+def choose_layers(trace: Trace, pattern: str | None) -> Sequence[Layer]:
     """Return the layers whose name fits the shell ``pattern``, all of them without one; InputError where none does."""
-    chosen = [layer for layer in trace.layers if pattern is None or fnmatchcase(layer.name, pattern)]
+    chosen = [index for index, name in enumerate(trace.names) if pattern is None or fnmatchcase(name, pattern)]
     if not chosen:
-        names = ", ".join(layer.name for layer in trace.layers)
+        names = ", ".join(trace.names)
         raise InputError(f"{trace.name}: layer pattern {pattern!r} must fit at least one of its layers: {names}")
-    return chosen
+    layers = trace.layers
+    if isinstance(layers, StreamedLayers):
+        return StreamedLayers([layers.names[index] for index in chosen], lambda index: layers[chosen[index]])
+    return [layers[index] for index in chosen]

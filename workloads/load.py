@@ -15,6 +15,7 @@ from .files.masked import trace_of_arrays, trace_of_container_weights
 from .files.matrix_market import load_matrix_market
 from .files.npy import read_npz
 from .files.smtx import load_smtx
+from .files.streamed import STREAMED_FROM, StreamedContainer, stream_trace, stream_weights
 from .files.trace_file import KEY, SUFFIX, load_trace_file, trace_of_container
 from .trace import Trace
 
@@ -41,6 +42,7 @@ def load_trace(
     of that name in the working directory; write ./NAME for the file.
     Where a file holds no activations, ``samples`` of them are drawn, uniform over (0, 1], with ``act_density`` and
     ``seed``; a convolution then needs its ``input_size``, (height, width). The provenance says so.
+    Layers of a ``.safetensors`` of 256 MiB or more stay in the file, and are read one at a time.
     Raises InputError naming file, rule, value and remedy.
     """
     draw = Draw(act_density=act_density, samples=samples, seed=seed, input_size=input_size)
@@ -56,6 +58,12 @@ def load_trace(
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise InputError(_unknown(path))
+    if suffix == SUFFIX and path.is_file() and path.stat().st_size >= STREAMED_FROM:
+        streamed = StreamedContainer(path)
+        if KEY not in streamed.metadata:
+            return stream_weights(streamed, draw)
+        _refuse_draw(draw, path)
+        return stream_trace(streamed)
     if suffix == SUFFIX:
         container = read_container(path)
         if KEY not in container.metadata:

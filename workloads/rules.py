@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import InputError
+from .lstm_rules import check_lstm, check_lstm_pattern
 
 if TYPE_CHECKING:
     from .trace import Layer
 
 VERSION = 1
-OPS = {"linear": 2, "conv2d": 4, "matmul": 3, "sparse_conv3d": 3, "point_op": 0}  # op: dimensions of its weight
+OPS = {  # op: dimensions of its weight
+    "linear": 2, "conv2d": 4, "lstm": 2, "matmul": 3, "sparse_conv3d": 3, "point_op": 0,
+}  # fmt: skip
 UNTRAINED = ("matmul", "point_op")  # what stands for their weight is no weight that training could prune
 DEFAULTS: dict[str, dict[str, Any]] = {
     "conv2d": {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1},
@@ -27,7 +30,7 @@ ATTRIBUTE_LIMIT = 2**16  # no network pads or strides further; a damaged number 
 COORDINATE_LIMIT = 2**20 - 2**16  # a coordinate and a shift by any kernel fit in the 21 bits that a key gives an axis
 ARRAYS = (
     "weight", "bias", "mask", "codes", "bias_codes", "codebook", "inputs",
-    "coordinates", "output_coordinates", "queries", "gather",
+    "coordinates", "output_coordinates", "queries", "gather", "projection", "peephole",
 )  # fmt: skip
 DTYPES: dict[str, type[np.generic]] = {
     "mask": np.bool_, "codes": np.uint8, "bias_codes": np.uint8,
@@ -35,7 +38,7 @@ DTYPES: dict[str, type[np.generic]] = {
 }  # fmt: skip
 OWNERS = {
     "coordinates": ("sparse_conv3d",), "output_coordinates": ("sparse_conv3d",),
-    "queries": ("point_op",), "gather": ("linear",),
+    "queries": ("point_op",), "gather": ("linear",), "projection": ("lstm",), "peephole": ("lstm",),
 }  # fmt: skip
 
 
@@ -49,6 +52,9 @@ def check_layer(layer: Layer) -> None:
     _check_shapes(layer, where)
     _check_mask(layer, where)
     if layer.op == "point_op":
+        return
+    if layer.op == "lstm":
+        check_lstm_pattern(layer, where)
         return
     kept = layer.weight if layer.codes is None else layer.codes
     layer.pattern.check(kept if layer.mask is None else layer.mask, where)
@@ -115,7 +121,8 @@ def _check_shapes(layer: Layer, where: str) -> None:
     if 0 in kept.shape:
         raise InputError(f"{where}: every side of the weight must be at least 1, not {kept.shape}")
     checks: dict[str, Callable[[Layer, tuple[int, ...], str], None]] = {
-        "linear": _check_linear, "conv2d": _check_conv2d, "matmul": _check_matmul, "sparse_conv3d": _check_sparse_conv,
+        "linear": _check_linear, "conv2d": _check_conv2d, "lstm": check_lstm, "matmul": _check_matmul,
+        "sparse_conv3d": _check_sparse_conv,
     }  # fmt: skip
     checks[layer.op](layer, kept.shape, where)
     if layer.inputs is not None and layer.inputs.size == 0:

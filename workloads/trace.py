@@ -6,7 +6,7 @@ Everything here is frozen and checked when it is made: a `Trace` that exists kee
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
@@ -17,10 +17,12 @@ import numpy as np
 from .errors import InputError
 from .patterns import Pattern
 from .rules import ARRAYS, DEFAULTS, DTYPES, UNTRAINED, VERSION, check_layer, check_name, plain_json
+from .streamed import StreamedLayers
 
 __all__ = ["ARRAYS", "DTYPES", "VERSION", "Layer", "Trace", "check_layer", "check_name"]
 
 
+DIGESTED_AT_ONCE = 2**20  # numbers; a copy of a large array would count twice
 NO_WEIGHT = np.zeros(0, np.float32)
 NO_WEIGHT.flags.writeable = False
 
@@ -45,6 +47,10 @@ class Layer:
       ``chain_index``, which of them this one is.
     - ``conv2d``: weight (out, in / groups, height, width), inputs (batch, in, height, width). Attributes: stride,
       padding, dilation (pairs) and groups.
+    - ``lstm``: weight (4C, features + R), the gates below one another in torch's order i, f, g, o, columns for the
+      input first, then for the last hidden state; inputs (samples, steps, features), the first states being 0. R is C,
+      or P with a ``projection`` (P, C), which makes the hidden state of what the cells give. ``peephole`` (3, C): what
+      i, f and o see of the cells. Each gate's two matrices and the projection keep the pattern, each on its own.
     - ``matmul``: weight (products, out, in) and inputs (products, rows, in), both activations: product p is
       inputs[p] @ weight[p].T. Attribute ``samples``: how many samples the products belong to.
     - ``sparse_conv3d``: weight (out, in, kernel_size ** 3), the offsets of a kernel in order of x, then y, then z;
@@ -72,6 +78,8 @@ class Layer:
     output_coordinates: np.ndarray | None = None
     queries: np.ndarray | None = None
     gather: np.ndarray | None = None
+    projection: np.ndarray | None = None
+    peephole: np.ndarray | None = None
     pattern: Pattern = field(default_factory=Pattern)
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
@@ -130,15 +138,21 @@ class Layer:
         """Tell whether the layer adds a bias."""
         return self.bias is not None or self.bias_codes is not None
 
+    @property
+    def size(self) -> int:
+        """Count the weights, zeros included: those of the weight, and of a projection."""
+        return self.kept.size + (0 if self.projection is None else self.projection.size)
+
     @cached_property
     def nonzeros(self) -> int:
         """Count the weights that are left."""
-        return int(np.count_nonzero(self.kept))
+        projected = 0 if self.projection is None else np.count_nonzero(self.projection)
+        return int(np.count_nonzero(self.kept) + projected)
 
     @property
     def sparsity(self) -> float:
         """Return the fraction of weights that are zero."""
-        return 1 - self.nonzeros / self.kept.size if self.kept.size else 0.0
+        return 1 - self.nonzeros / self.size if self.size else 0.0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -149,21 +163,20 @@ class Trace:
     """
 
     name: str
-    layers: tuple[Layer, ...]
+    layers: Sequence[Layer]
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_name("trace name", self.name)
-        object.__setattr__(self, "layers", tuple(self.layers))
+        if not isinstance(self.layers, StreamedLayers):
+            object.__setattr__(self, "layers", tuple(self.layers))
         if not self.layers:
             raise InputError(f"trace {self.name}: at least one layer is needed, not 0")
         seen: set[str] = set()
-        for layer in self.layers:
-            if layer.name in seen:
-                raise InputError(
-                    f"trace {self.name}: layer names must differ, and {layer.name!r} occurs twice; rename one"
-                )
-            seen.add(layer.name)
+        for name in self.names:
+            if name in seen:
+                raise InputError(f"trace {self.name}: layer names must differ, and {name!r} occurs twice; rename one")
+            seen.add(name)
         try:
             plain = plain_json(self.provenance, "provenance")
             if not isinstance(plain, dict):
@@ -175,31 +188,50 @@ class Trace:
         object.__setattr__(self, "provenance", plain)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the layers, in order."""
+        layers = self.layers
+        return layers.names if isinstance(layers, StreamedLayers) else tuple(layer.name for layer in layers)
+
+    @property
     def sparsity(self) -> float:
         """Return the fraction of all trained weights that are zero."""
-        trained = [layer for layer in self.layers if layer.op not in UNTRAINED]
-        size = sum(layer.kept.size for layer in trained)
-        return 1 - sum(layer.nonzeros for layer in trained) / size if size else 0.0
+        return self._summary[1]
 
-    @cached_property
+    @property
     def sha256(self) -> str:
         """Return the hash of everything in the trace, whichever file or program it came from (hexadecimal).
 
         Zero and negative zero count as the same number.
         """
+        return self._summary[0]
+
+    @cached_property
+    def _summary(self) -> tuple[str, float]:
+        # One pass for both: of a large trace the layers are read for it.
         digest = hashlib.sha256()
         head = {"name": self.name, "provenance": self.provenance}
         digest.update(msgspec.json.encode(head, order="deterministic"))
+        size = kept = 0
         for layer in self.layers:
-            pattern = {f.name: getattr(layer.pattern, f.name) for f in fields(layer.pattern)}
-            about = [layer.name, layer.op, dict(layer.attributes), pattern]
-            digest.update(msgspec.json.encode(about, order="deterministic"))
-            for name in ARRAYS:
-                array = layer.array(name)
-                if array is None:
-                    continue
-                digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-                if array.dtype.kind == "f":
-                    array = array + array.dtype.type(0)  # -0.0 becomes 0.0
-                digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
+            _digest(layer, digest)
+            if layer.op not in UNTRAINED:
+                size, kept = size + layer.size, kept + layer.nonzeros
+        return digest.hexdigest(), 1 - kept / size if size else 0.0
+
+
+def _digest(layer: Layer, digest: hashlib._Hash) -> None:
+    pattern = {f.name: getattr(layer.pattern, f.name) for f in fields(layer.pattern)}
+    about = [layer.name, layer.op, dict(layer.attributes), pattern]
+    digest.update(msgspec.json.encode(about, order="deterministic"))
+    for name in ARRAYS:
+        array = layer.array(name)
+        if array is None:
+            continue
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        flat = np.ascontiguousarray(array).reshape(-1)
+        for start in range(0, flat.size, DIGESTED_AT_ONCE):
+            part = flat[start : start + DIGESTED_AT_ONCE]
+            if part.dtype.kind == "f":
+                part = part + part.dtype.type(0)  # -0.0 becomes 0.0
+            digest.update(part.data)

@@ -82,6 +82,28 @@ def gemm(
     typer.echo(f"{out}: {trace.name}, {trace.layers[0].shape} x {columns}, {1 - trace.sparsity:.1%} of weights kept")
 
 
+def ese(
+    out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    row_sigma: Annotated[float, typer.Option(help="Spread of the rows' scales (lognormal); real ones differ.")] = 0,
+    pruning: Annotated[
+        str, typer.Option(metavar="balanced|global", help="Each PE's share alike, or one threshold a matrix.")
+    ] = "balanced",
+    samples: Annotated[int, typer.Option(help="Voice vectors in the batch.")] = 32,
+    steps: Annotated[int, typer.Option(help="Steps of each.")] = 1,
+    seed: SeedOption = 0,
+) -> None:
+    """Make the LSTM of the ESE paper, of its size and its number of stored entries, with random weights."""
+    from ...workloads import save_trace
+    from ...workloads.lstm_synth import ENTRIES, PES, ese_lstm
+
+    check_outputs(out)
+    with progress_bar("synth"):
+        trace = ese_lstm(row_sigma=row_sigma, pruning=pruning, samples=samples, steps=steps, seed=seed)
+        save_trace(trace, out)
+    kept = f"{1 - trace.sparsity:.1%} of weights kept, {ENTRIES:,} entries on {PES} PEs"
+    typer.echo(f"{out}: {trace.name}, {trace.layers[0].shape}, {kept}")
+
+
 def lidar(out: CloudOutOption, seed: SeedOption = 0) -> None:
     """Make a scan of a street by a spinning LiDAR of 64 beams, with remission, as sparse as a real one."""
     from ...workloads.points import lidar

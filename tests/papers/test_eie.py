@@ -52,9 +52,9 @@ def test_without_the_dump_its_checks_are_skipped_with_a_word_and_nothing_fails(m
     import gossamer.reports.validate as validate
 
     # What the others give does not matter here: leave out the nine layers.
-    empty = {key: {"group": "", "check": [], "layer": []} for key in ("layers", "tables", "trends", "limits", "ese")}
+    empty = {key: {"group": "", "check": [], "layer": []} for key in ("layers", "tables", "trends", "limits")}
     monkeypatch.setattr(validate, "layer_runs", lambda: (None,) * 4)
-    for name in ("layer_figures", "table_figures", "trend_figures", "limit_figures", "ese_figures"):
+    for name in ("layer_figures", "table_figures", "trend_figures", "limit_figures"):
         monkeypatch.setattr(validate, name, lambda *_: {})
     paper = PAPER | {key: {"source": "", "note": "", "ratio_tolerance": 0, **empty[key]} for key in empty}
     monkeypatch.setattr(validate, "read_paper", lambda _: paper)
@@ -119,11 +119,6 @@ def test_overflowing_memories_are_found_by_the_simulators_warnings(checks):
         "Ptr SRAM: 25089 pointers (columns + 1) take 50178 bytes a PE, and it has 32768"
     )
     assert named(checks, "NT-Wd outputs of a PE with 64 accumulators").note.startswith("accumulators: a vector of 8791")
-
-
-def test_ese_s_lstm_has_its_entries_and_theoretical_time(checks):
-    assert named(checks, "ESE LSTM, stored").simulated == 364608
-    assert named(checks, "ESE LSTM, theoretical time of a channel").simulated == pytest.approx(56.97)
 
 
 def test_every_check_names_source_unit_and_tolerance(checks):

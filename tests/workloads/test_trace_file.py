@@ -304,7 +304,7 @@ WRONG_HEADERS = [
     ),
     (
         first_layer("op", "lstn"),
-        "layer fc1: op must be one of linear, conv2d, matmul, sparse_conv3d, point_op, not 'lstn'",
+        "layer fc1: op must be one of linear, conv2d, lstm, matmul, sparse_conv3d, point_op, not 'lstn'",
     ),
     (
         first_layer("attributes", {"stride": 1}),
@@ -337,7 +337,7 @@ WRONG_HEADERS = [
     (
         first_layer("arrays", "weights", {"form": "dense", "shape": [1]}),
         "layer fc1: arrays must be of weight, bias, mask, codes, bias_codes, codebook, inputs, coordinates, "
-        "output_coordinates, queries, gather, not 'weights'; remove it",
+        "output_coordinates, queries, gather, projection, peephole, not 'weights'; remove it",
     ),
     (
         first_layer("arrays", "bias", {"form": "kept", "shape": [6]}),

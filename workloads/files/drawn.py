@@ -56,6 +56,13 @@ class Draw:
             sample[rng.permutation(size)[:count]] = 1 - rng.random(count, np.float32)
         return flat.reshape(self.samples, *shape)
 
+    def check_needed(self, drawn: list[str]) -> None:
+        """Raise InputError where activations were asked for and no layer, of those in ``drawn``, needs them."""
+        if self.act_density is not None and not drawn:
+            raise InputError(
+                f"act_density is for layers without activations, and all have theirs; leave out {self.act_density}"
+            )
+
     def values(self, count: int) -> np.ndarray:
         """Return ``count`` weights, float32 and normal, none of them 0."""
         values = np.random.default_rng([self.seed, 0, 1]).standard_normal(count, np.float32)

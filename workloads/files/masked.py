@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -36,15 +37,32 @@ PACKED = ".packed"
 METADATA = {".meta": True, ".metadata": False}  # whether its words are in CUTLASS's order
 
 
+class HasShape(Protocol):
+    """An array, or what is known of one that is not read yet."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the lengths of the sides."""
+
+    @property
+    def ndim(self) -> int:
+        """Count the dimensions."""
+
+
+Shaped = TypeVar("Shaped", bound=HasShape)
+
+
 def trace_of_container_weights(container: Container, path: Path, draw: Draw) -> Trace:
     """Return the trace of the masked weights in a .safetensors file, layers ordered by name, numbers by value."""
-    arrays = {}
-    for name in sorted(container.tensors, key=_natural):
-        dtype, array = container.tensors[name]
-        if dtype == "BF16" and not name.endswith(PACKED):  # what is packed is unpacked first
-            array = bfloat16_to_float32(array)
-        arrays[name] = array != 0 if dtype == "BOOL" else array
+    arrays = {name: array_of_tensor(name, *container.tensors[name]) for name in sorted(container.tensors, key=natural)}
     return trace_of_arrays(arrays, path, draw)
+
+
+def array_of_tensor(name: str, dtype: str, array: np.ndarray) -> np.ndarray:
+    """Return the values of the tensor ``name`` of a container, whose ``dtype`` numpy may not have."""
+    if dtype == "BF16" and not name.endswith(PACKED):  # what is packed is unpacked first
+        return bfloat16_to_float32(array)
+    return array != 0 if dtype == "BOOL" else array
 
 
 def trace_of_arrays(arrays: Mapping[str, np.ndarray], path: Path, draw: Draw) -> Trace:
@@ -57,15 +75,12 @@ def trace_of_arrays(arrays: Mapping[str, np.ndarray], path: Path, draw: Draw) ->
     try:
         arrays, patterns = _unpacked(arrays)
         layers, drawn = [], []
-        for index, (name, parts) in enumerate(_by_layer(arrays, path.stem).items()):
+        for index, (name, parts) in enumerate(layers_by_name(arrays, path.stem).items()):
             pattern = next((pattern for weight, pattern in patterns.items() if parts["weight"] is arrays[weight]), None)
             layers.append(_make_layer(index, name, parts, pattern or Pattern(), draw))
             if "inputs" not in parts:
                 drawn.append(name)
-        if draw.act_density is not None and not drawn:
-            raise InputError(
-                f"act_density is for layers without activations, and all have theirs; leave out {draw.act_density}"
-            )
+        draw.check_needed(drawn)
         provenance: dict[str, object] = {"source": f"masked weights in {path.name}"}
         if drawn:
             provenance["drawn_inputs"] = {"layers": drawn} | draw.provenance()
@@ -106,9 +121,17 @@ def _unpacked(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], 
     return found, patterns
 
 
-def _by_layer(arrays: Mapping[str, np.ndarray], stem: str) -> dict[str, dict[str, np.ndarray]]:
+def layer_of_arrays(index: int, arrays: Mapping[str, np.ndarray], stem: str, draw: Draw) -> Layer:
+    """Return the one layer, the file's ``index``-th, that ``arrays`` are of. Raises InputError."""
+    arrays, patterns = _unpacked(arrays)
+    ((name, parts),) = layers_by_name(arrays, stem).items()
+    pattern = next((pattern for weight, pattern in patterns.items() if parts["weight"] is arrays[weight]), None)
+    return _make_layer(index, name, parts, pattern or Pattern(), draw)
+
+
+def layers_by_name(arrays: Mapping[str, Shaped], stem: str) -> dict[str, dict[str, Shaped]]:
     """Return the arrays of each layer by role; raises InputError listing the names that have no place."""
-    layers: dict[str, dict[str, np.ndarray]] = {}
+    layers: dict[str, dict[str, Shaped]] = {}
     spare = []
     for name, array in arrays.items():
         layer, _, last = name.rpartition(".")
@@ -126,7 +149,7 @@ def _by_layer(arrays: Mapping[str, np.ndarray], stem: str) -> dict[str, dict[str
     headless = {layer for layer, parts in layers.items() if "weight" not in parts}
     spare += [name for name in arrays if (name.rpartition(".")[0] or stem) in headless and name not in spare]
     if spare:
-        met = ", ".join(f"{name} {arrays[name].shape}" for name in sorted(spare, key=_natural))
+        met = ", ".join(f"{name} {arrays[name].shape}" for name in sorted(spare, key=natural))
         raise InputError(
             "every array must be a weight of 2 or 4 dimensions, or the bias, inputs or mask of one, "
             f"and these are not: {one_line(met)}; remove or rename them"
@@ -190,6 +213,6 @@ def _to_mask(mask: np.ndarray | None, where: str) -> np.ndarray | None:
     return np.asarray(mask != 0)
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def natural(name: str) -> list[tuple[int, str]]:
     """Return a sort key that puts fc2 before fc10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d{1,18})", name)]

@@ -7,7 +7,7 @@ the layer ``fc1``; `sparse` tells the forms. The header carries the trace's sha2
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from math import prod
 from pathlib import Path
@@ -46,7 +46,9 @@ class _Pattern(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     block: tuple[int, int] | None = None
 
 
-class _Layer(msgspec.Struct, forbid_unknown_fields=True):
+class StoredLayer(msgspec.Struct, forbid_unknown_fields=True):
+    """What the header tells of a layer."""
+
     name: str
     op: str
     attributes: dict[str, Any]
@@ -54,12 +56,14 @@ class _Layer(msgspec.Struct, forbid_unknown_fields=True):
     arrays: dict[str, _Array]
 
 
-class _Header(msgspec.Struct, forbid_unknown_fields=True):
+class Header(msgspec.Struct, forbid_unknown_fields=True):
+    """What a trace file tells beside its tensors."""
+
     version: int
     name: str
     provenance: dict[str, Any]
     sha256: str
-    layers: list[_Layer]
+    layers: list[StoredLayer]
 
 
 class _Version(msgspec.Struct):
@@ -77,7 +81,7 @@ def save_trace(trace: Trace, path: str | Path) -> Path:
     tensors: dict[str, np.ndarray] = {}
     seen: dict[bytes, str] = {}
     layers = [_store_layer(layer, tensors, seen) for layer in trace.layers]
-    header = _Header(VERSION, trace.name, dict(trace.provenance), trace.sha256, layers)
+    header = Header(VERSION, trace.name, dict(trace.provenance), trace.sha256, layers)
     text = msgspec.json.encode(header, order="deterministic").decode()
     return write_beside(path, container_bytes(tensors, {KEY: text}))
 
@@ -99,33 +103,42 @@ def trace_of_container(container: Container, path: Path) -> Trace:
             f"{path}: a trace file must carry the metadata key {KEY}, and has none; give plain weights to load_trace"
         )
     try:
-        return _read_trace(_read_header(text), container.tensors)
+        return _read_trace(read_header(text), container.tensors)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except MemoryError:
         raise InputError(f"{path}: the trace must fit in memory, and does not; use a machine with more") from None
 
 
-def _read_header(text: str) -> _Header:
+def read_header(text: str) -> Header:
+    """Return the header of a trace file from the text of its metadata. Raises InputError."""
     try:
         version = msgspec.json.decode(text, type=_Version).version
         if version > VERSION:
             raise InputError(f"version must be at most {VERSION}, not {version}: the file is newer; upgrade gossamer")
         if version < 1:
             raise InputError(f"version must be at least 1, not {version}; write the file again")
-        return msgspec.json.decode(text, type=_Header)
+        return msgspec.json.decode(text, type=Header)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise InputError(
             f"the metadata {KEY} must be the header of a trace, and is not ({one_line(error)}); write the file again"
         ) from None
 
 
-def _read_trace(header: _Header, tensors: Mapping[str, tuple[str, np.ndarray]]) -> Trace:
+def _read_trace(header: Header, tensors: Mapping[str, tuple[str, np.ndarray]]) -> Trace:
     left = dict(tensors)
     shared: dict[str, np.ndarray] = {}
-    layers = tuple(_read_layer(stored, left, shared) for stored in header.layers)
+    layers = tuple(layer_of_tensors(stored, left, shared) for stored in header.layers)
+    return whole_trace(header, layers, list(left))
+
+
+def whole_trace(header: Header, layers: Sequence[Layer], left: list[str]) -> Trace:
+    """Return the trace of ``layers``; ``left``: tensors of the file that its header does not name.
+
+    Raises InputError where there are any, and where the content is not the one whose hash the header has.
+    """
     if left:
-        raise InputError(f"every tensor must be named in the header, and {next(iter(left))!r} is not; remove it")
+        raise InputError(f"every tensor must be named in the header, and {left[0]!r} is not; remove it")
     trace = Trace(name=header.name, layers=layers, provenance=header.provenance)
     if trace.sha256 != header.sha256:
         raise InputError(
@@ -135,7 +148,18 @@ def _read_trace(header: _Header, tensors: Mapping[str, tuple[str, np.ndarray]]) 
     return trace
 
 
-def _store_layer(layer: Layer, tensors: dict[str, np.ndarray], seen: dict[bytes, str]) -> _Layer:
+def part_tensors(stored: StoredLayer) -> list[str]:
+    """Return the names of all tensors that the layer may consist of, as its header says."""
+    forms = ((name, array.form) for name, array in stored.arrays.items() if name in ARRAYS)
+    return [
+        f"{stored.name}.{name}.{part}"
+        for name, form in forms
+        if form != "kept" and form != "shared"
+        for part in part_names(form, DTYPES.get(name, np.float32))
+    ]
+
+
+def _store_layer(layer: Layer, tensors: dict[str, np.ndarray], seen: dict[bytes, str]) -> StoredLayer:
     arrays = {}
     for name in ARRAYS:
         array = layer.array(name)
@@ -149,17 +173,23 @@ def _store_layer(layer: Layer, tensors: dict[str, np.ndarray], seen: dict[bytes,
             if first != f"{layer.name}.{name}":
                 arrays[name] = _Array("shared", array.shape, first)
                 continue
-        if name in ("bias", "codebook") or DTYPES.get(name) is np.int32:
+        if name in ("bias", "codebook", "peephole") or DTYPES.get(name) is np.int32:
             form, parts = dense(array)
         else:
             form, parts = pack(array, nibbles=_in_nibbles(name, layer.codebook))
         arrays[name] = _Array(form, array.shape)
         tensors |= {f"{layer.name}.{name}.{part}": value for part, value in parts.items()}
     pattern = _Pattern(**{f.name: getattr(layer.pattern, f.name) for f in fields(Pattern)})
-    return _Layer(layer.name, layer.op, dict(layer.attributes), pattern, arrays)
+    return StoredLayer(layer.name, layer.op, dict(layer.attributes), pattern, arrays)
 
 
-def _read_layer(stored: _Layer, tensors: dict[str, tuple[str, np.ndarray]], shared: dict[str, np.ndarray]) -> Layer:
+def layer_of_tensors(
+    stored: StoredLayer, tensors: dict[str, tuple[str, np.ndarray]], shared: dict[str, np.ndarray]
+) -> Layer:
+    """Return the layer that ``stored`` tells of, its parts taken out of ``tensors``. Raises InputError.
+
+    ``shared``: the coordinates of the layers before it, by name, to which its own are added.
+    """
     check_name("layer name", stored.name)
     where = f"layer {stored.name}"
     unknown = set(stored.arrays) - set(ARRAYS)

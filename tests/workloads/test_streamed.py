@@ -1,0 +1,184 @@
+"""Files too large to read whole, layer by layer: the same traces and the same errors as reading them whole."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+from gossamer.models import load_machine
+from gossamer.simulator import simulate
+from gossamer.workloads import InputError, load_trace, save_trace
+from gossamer.workloads import load as loading
+from gossamer.workloads.load import bundled_traces
+from gossamer.workloads.points.network import build
+from gossamer.workloads.streamed import StreamedLayers
+from gossamer.workloads.trace import ARRAYS, Trace
+
+
+@pytest.fixture
+def streamed(monkeypatch):
+    """Load a file as if it were too large to be read whole."""
+
+    def load(path, **draw):
+        with monkeypatch.context() as patch:
+            patch.setattr(loading, "STREAMED_FROM", 0)
+            return load_trace(path, **draw)
+
+    return load
+
+
+def same(mine, other):
+    assert (mine.name, mine.provenance, mine.sha256, mine.sparsity, mine.names) == (
+        other.name, other.provenance, other.sha256, other.sparsity, other.names,
+    )  # fmt: skip
+    for one, two in zip(mine.layers, other.layers, strict=True):
+        assert (one.name, one.op, one.attributes, one.pattern) == (two.name, two.op, two.attributes, two.pattern)
+        for name in ARRAYS:
+            first, second = one.array(name), two.array(name)
+            assert (first is None) == (second is None)
+            assert first is None or (first.dtype == second.dtype and np.array_equal(first, second))
+
+
+@pytest.mark.parametrize("name", ["lenet-digits-imp", "resnet20-digits-imp", "vit-digits-srste-2-4"])
+def test_a_streamed_trace_is_the_one_that_is_read_whole(name, tmp_path, streamed):
+    whole = load_trace(name)
+    path = save_trace(whole, tmp_path / "trace.safetensors")
+    found = streamed(path)
+    assert isinstance(found.layers, StreamedLayers)
+    same(found, whole)
+    machine = load_machine("eie-64pe")
+    assert simulate(machine, found, layers="*1*") == simulate(machine, whole, layers="*1*")
+    assert save_trace(found, tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+
+
+def test_layers_on_shared_points_are_read_in_any_order(tmp_path, streamed):
+    points = np.random.default_rng(0).uniform(0, 3, (400, 3)).astype(np.float32)
+    whole = build("minkunet-small", points, voxel_size=0.2, features=True)
+    path = save_trace(whole, tmp_path / "cloud.safetensors")
+    same(streamed(path), whole)
+    found = streamed(path)
+    for index in (len(found.layers) - 1, 0, -1):
+        assert np.array_equal(found.layers[index].array("coordinates"), whole.layers[index].array("coordinates"))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int8])
+def test_streamed_weights_are_those_that_are_read_whole_and_draw_the_same_inputs(dtype, tmp_path, streamed):
+    rng = np.random.default_rng(1)
+    arrays = {}
+    for index in (10, 2, 1):
+        weight = rng.integers(-9, 9, (8, 12)).astype(dtype) * (rng.random((8, 12)) < 0.4)
+        arrays |= {f"fc{index}.weight": weight.astype(dtype), f"fc{index}.bias": rng.integers(0, 5, 8).astype(dtype)}
+    arrays["fc2.inputs"] = rng.random((3, 12)).astype(np.float32)
+    arrays["fc1.mask"] = arrays["fc1.weight"] != 0
+    save_file(arrays, tmp_path / "weights.safetensors")
+    draw = {"act_density": 0.5, "samples": 3, "seed": 4}
+    found = streamed(tmp_path / "weights.safetensors", **draw)
+    assert found.names == ("fc1", "fc2", "fc10")
+    same(found, load_trace(tmp_path / "weights.safetensors", **draw))
+
+
+def test_a_packed_weight_is_streamed_too(tmp_path, streamed):
+    torch = pytest.importorskip("torch")
+    from torch.sparse._semi_structured_conversions import sparse_semi_structured_from_dense_cutlass
+
+    weight = torch.tensor([[1.0, 2.0, 0, 0]]).repeat(64, 16).half()
+    packed, meta = sparse_semi_structured_from_dense_cutlass(weight)
+    arrays = {"a.weight": weight.numpy(), "b.weight.packed": packed.numpy(), "b.weight.meta": meta.numpy()}
+    save_file(arrays, tmp_path / "packed.safetensors")
+    found = streamed(tmp_path / "packed.safetensors", act_density=1.0)
+    same(found, load_trace(tmp_path / "packed.safetensors", act_density=1.0))
+    assert np.array_equal(found.layers[1].weight, weight.numpy())
+
+
+@pytest.mark.parametrize(
+    ("arrays", "draw"),
+    [
+        ({"fc.weight": np.ones((2, 3), np.float32)}, {}),
+        ({"fc.weight": np.ones((2, 3), np.float32), "scale": np.ones(3, np.float32)}, {"act_density": 0.5}),
+        ({"fc.weight": np.full((2, 3), np.nan, np.float32)}, {"act_density": 0.5}),
+        ({"fc.weight": np.ones((2, 3), np.float32), "fc.inputs": np.ones((1, 3), np.float32)}, {"act_density": 0.5}),
+        ({"fc.weight": np.ones((2, 3), np.float32), "fc.bias": np.ones(5, np.float32)}, {"act_density": 0.5}),
+        ({"fc.weight": np.ones((2, 3), np.complex64)}, {"act_density": 0.5}),
+    ],
+    ids=["no inputs", "no place", "nan", "inputs there", "bias", "complex"],
+)
+def test_what_is_wrong_with_weights_is_said_in_the_same_words(arrays, draw, tmp_path, streamed):
+    save_file(arrays, tmp_path / "weights.safetensors")
+    with pytest.raises(InputError) as whole:
+        load_trace(tmp_path / "weights.safetensors", **draw)
+    with pytest.raises(InputError) as found:
+        list(streamed(tmp_path / "weights.safetensors", **draw).layers)
+    assert str(found.value) == str(whole.value)
+
+
+@given(data=st.data())
+@settings(max_examples=150)
+def test_a_damaged_file_is_refused_or_reads_as_it_would_whole(data, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
+    trace = Trace(name="t", layers=load_trace("lenet-digits-imp").layers[-1:])
+    original = bytearray(save_trace(trace, path).read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        original[data.draw(st.integers(0, len(original) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(original[: data.draw(st.one_of(st.just(len(original)), st.integers(0, len(original))))])
+    threshold = loading.STREAMED_FROM
+    outcomes = []
+    for least in (threshold, 0):
+        loading.STREAMED_FROM = least
+        try:
+            outcomes.append(load_trace(path).sha256)
+        except InputError as error:
+            outcomes.append(str(error).startswith(f"{path}: "))
+        finally:
+            loading.STREAMED_FROM = threshold
+    assert outcomes[0] == outcomes[1]
+
+
+def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path, streamed):
+    path = save_trace(load_trace("lenet-digits-imp"), tmp_path / "trace.safetensors")
+    found = streamed(path)
+    os.utime(path, (1, 1))
+    with pytest.raises(InputError, match="must stay as it is while it is read, and changed; start again"):
+        found.layers[0]
+
+
+def test_draws_are_refused_for_a_streamed_trace_as_for_any_other(tmp_path, streamed):
+    path = save_trace(load_trace("lenet-digits-imp"), tmp_path / "trace.safetensors")
+    with pytest.raises(InputError, match="are for files without activations"):
+        streamed(path, act_density=0.5)
+
+
+def test_only_large_files_are_streamed():
+    assert loading.STREAMED_FROM == 2**28
+    assert all(isinstance(load_trace(name).layers, tuple) for name in bundled_traces()[:2])
+
+
+MEMORY = """
+import resource, sys
+from gossamer.models import load_machine
+from gossamer.workloads import load
+from gossamer.simulator import simulate
+from gossamer.workloads import load_trace
+from gossamer.workloads.synth import random_layer
+load.STREAMED_FROM = 0
+machine = load_machine("a100-sparse")
+simulate(machine, random_layer(64, 64, 0.5, 0.5))  # what is loaded once
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+result = simulate(machine, load_trace(sys.argv[1], act_density=0.5))
+print(len(result.layers), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+def test_memory_grows_with_the_largest_layer_and_not_with_their_number(tmp_path):
+    rng = np.random.default_rng(2)
+    weight = rng.standard_normal((1024, 1024)).astype(np.float16)
+    weight[:, ::2] = 0
+    save_file({f"layer{index:02}.weight": weight for index in range(40)}, tmp_path / "large.safetensors")
+    command = [sys.executable, "-c", MEMORY, str(tmp_path / "large.safetensors")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    layers, grown = map(int, done.stdout.split())
+    assert layers == 40 and grown < 20 * 2 * weight.nbytes  # half of what they come to as float32

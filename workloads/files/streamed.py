@@ -1,0 +1,199 @@
+"""Traces and masked weights in .safetensors files too large to read whole: one layer of them at a time.
+
+The container's header tells where each tensor lies. What is made of a tensor, and every check, is what reading the file
+whole does (`trace_file`, `masked`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from ..errors import InputError
+from ..streamed import StreamedLayers
+from ..trace import Layer, Trace
+from .container import DTYPES, one_line
+from .drawn import Draw
+from .masked import METADATA, PACKED, array_of_tensor, layer_of_arrays, layers_by_name, natural
+from .trace_file import KEY, SHARED, StoredLayer, layer_of_tensors, part_tensors, read_header, whole_trace
+
+STREAMED_FROM = 2**28  # bytes of a file that is no longer read whole
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """What a tensor is, and where in the file it lies, in bytes; ``parts``: the tensors that make up a weight."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+    parts: tuple[str, ...] = ()
+
+    @property
+    def ndim(self) -> int:
+        """Count the dimensions."""
+        return len(self.shape)
+
+
+class _Tensor(msgspec.Struct):
+    dtype: str
+    shape: tuple[int, ...]
+    data_offsets: tuple[int, int]
+
+
+class StreamedContainer:
+    """A .safetensors file whose header is known and whose tensors are read when they are asked for."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the header. Raises InputError for a file that is no whole container."""
+        from safetensors import SafetensorError, safe_open
+
+        self.path = path
+        try:
+            with safe_open(path, framework="numpy"):
+                pass  # it holds the header to every rule of the container, the length of the file among them
+            self._state = self._look()
+            with path.open("rb") as file:
+                size = int.from_bytes(file.read(8), "little")
+                head = msgspec.json.decode(file.read(size), type=dict[str, msgspec.Raw])
+            self.metadata = msgspec.json.decode(head.pop("__metadata__", b"{}"), type=dict[str, str])
+            described = {name: msgspec.json.decode(raw, type=_Tensor) for name, raw in head.items()}
+        except (SafetensorError, msgspec.MsgspecError, OSError, ValueError, OverflowError, RecursionError) as error:
+            raise InputError(
+                f"{path}: the file must be a whole .safetensors container, and is not ({one_line(error)}); "
+                "copy or write it again"
+            ) from None
+        unknown = next((name for name, tensor in described.items() if tensor.dtype not in DTYPES), None)
+        if unknown is not None:
+            raise InputError(
+                f"{path}: tensor {unknown!r} must be one of {', '.join(DTYPES)}, not {described[unknown].dtype}; "
+                "convert it"
+            )
+        self.tensors = {
+            name: Info(tensor.dtype, tensor.shape, 8 + size + tensor.data_offsets[0], 8 + size + tensor.data_offsets[1])
+            for name, tensor in sorted(described.items())
+        }
+
+    def read(self, name: str) -> tuple[str, np.ndarray]:
+        """Return the container's name of the dtype, and the values, of the tensor ``name``; read-only.
+
+        Raises InputError where the file is no longer the one that was opened.
+        """
+        info = self.tensors[name]
+        dtype = np.dtype(DTYPES[info.dtype])
+        try:
+            if self._look() != self._state:
+                raise InputError(f"{self.path}: the file must stay as it is while it is read, and changed; start again")
+            array = np.fromfile(self.path, dtype, (info.stop - info.start) // dtype.itemsize, offset=info.start)
+            array = array.reshape(info.shape)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{self.path}: tensor {name!r} must be readable, and is not ({one_line(error)}); copy the file again"
+            ) from None
+        except MemoryError:
+            raise InputError(
+                f"{self.path}: tensor {name!r} must fit in memory, and does not; use a machine with more"
+            ) from None
+        array.flags.writeable = False
+        return info.dtype, array
+
+    def _look(self) -> tuple[int, int]:
+        found = self.path.stat()
+        return found.st_size, found.st_mtime_ns
+
+
+def stream_trace(container: StreamedContainer) -> Trace:
+    """Return the trace that ``container`` holds, every rule checked in one pass; its layers stay in the file.
+
+    Raises InputError naming file, layer, tensor, rule and value.
+    """
+    try:
+        return _trace(container)
+    except InputError as error:
+        raise InputError(_of(container.path, error)) from None
+
+
+def stream_weights(container: StreamedContainer, draw: Draw) -> Trace:
+    """Return the trace of the masked weights in ``container``, whose layers stay in the file.
+
+    Raises InputError naming file, layer, tensor, rule and value; what is wrong in a layer, when that is read.
+    """
+    try:
+        return _masked(container, draw)
+    except InputError as error:
+        raise InputError(_of(container.path, error)) from None
+
+
+def _trace(container: StreamedContainer) -> Trace:
+    header = read_header(container.metadata[KEY])
+    shared: dict[str, np.ndarray] = {}
+    named = [name for stored in header.layers for name in part_tensors(stored)]
+    left = sorted(set(container.tensors) - set(named))
+
+    def load(index: int) -> Layer:
+        stored = header.layers[index]
+        names = [name for name in part_tensors(stored) if name in container.tensors]
+        try:
+            gather_shared(stored)
+            return layer_of_tensors(stored, {name: container.read(name) for name in names}, shared)
+        except InputError as error:
+            raise InputError(_of(container.path, error)) from None
+
+    def gather_shared(stored: StoredLayer) -> None:
+        # A layer on the points of an earlier one, asked for before that one was.
+        for array in stored.arrays.values():
+            owner = (array.of or "").rpartition(".")[0]
+            if array.form == "shared" and array.of not in shared and owner != stored.name:
+                earlier = next((i for i, each in enumerate(header.layers) if each.name == owner), None)
+                if earlier is not None and any(name in SHARED for name in header.layers[earlier].arrays):
+                    load(earlier)
+
+    layers = StreamedLayers([stored.name for stored in header.layers], load)
+    return whole_trace(header, layers, left)
+
+
+def _masked(container: StreamedContainer, draw: Draw) -> Trace:
+    path = container.path
+    packed = {name.removesuffix(PACKED) for name in container.tensors if name.endswith(PACKED)}
+    infos: dict[str, Info] = {}
+    for name in sorted(container.tensors, key=natural):
+        base, info = _base(name, packed), container.tensors[name]
+        # A packed weight has the two dimensions of a linear layer, whatever those of its parts are.
+        known = infos.get(base)
+        parts = (*(known.parts if known else ()), name)
+        infos[base] = Info(info.dtype, (0, 0) if base in packed else info.shape, info.start, info.stop, parts)
+    by_layer = layers_by_name(infos, path.stem)
+    names = list(by_layer)
+    drawn = [name for name, parts in by_layer.items() if "inputs" not in parts]
+    draw.check_needed(drawn)
+
+    def load(index: int) -> Layer:
+        tensors = [part for info in by_layer[names[index]].values() for part in info.parts]
+        try:
+            arrays = {name: array_of_tensor(name, *container.read(name)) for name in sorted(tensors, key=natural)}
+            return layer_of_arrays(index, arrays, path.stem, draw)
+        except InputError as error:
+            raise InputError(_of(path, error)) from None
+
+    provenance: dict[str, object] = {"source": f"masked weights in {path.name}"}
+    if drawn:
+        provenance["drawn_inputs"] = {"layers": drawn} | draw.provenance()
+    return Trace(name=path.stem, layers=StreamedLayers(names, load), provenance=provenance)
+
+
+def _base(name: str, packed: Sequence[str] | set[str]) -> str:
+    """Return the name of the packed weight that the tensor ``name`` is a part of, else ``name``."""
+    for suffix in (PACKED, *METADATA):
+        if name.endswith(suffix) and name.removesuffix(suffix) in packed:
+            return name.removesuffix(suffix)
+    return name
+
+
+def _of(path: Path, error: InputError) -> str:
+    text = str(error)
+    return text if text.startswith(f"{path}: ") else f"{path}: {text}"
