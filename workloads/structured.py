@@ -55,17 +55,29 @@ def tiles(weight: np.ndarray, mask: np.ndarray, sparsity: float, tile: tuple[int
     ``tile`` is (rows, columns): square blocks, or (1, length) for vectors, segments of a row. Tiles at the edges are
     smaller; their number counts, `kept_count` of it being kept. Source: Narang et al., arXiv 1711.02782 (blocks).
     """
-    _check_sides(tile)
-    matrix = magnitudes(weight, mask).reshape(weight.shape[0], -1)
-    tall, wide = tile
-    rows, cols = -(-matrix.shape[0] // tall), -(-matrix.shape[1] // wide)
-    padded = np.full((rows * tall, cols * wide), -1.0)
-    padded[: matrix.shape[0], : matrix.shape[1]] = matrix
-    pieces = padded.reshape(rows, tall, cols, wide)
-    kept = _strongest(pieces, (1, 3), sparsity)
-    whole = np.repeat(np.repeat(kept, tall, axis=0), wide, axis=1)[: matrix.shape[0], : matrix.shape[1]]
-    found: np.ndarray = np.logical_and(whole.reshape(weight.shape), mask)
-    return found
+    return _whole(_strongest(_pieces(weight, mask, tile), (1, 3), sparsity), tile, mask)
+
+
+def equal_tiles(weight: np.ndarray, mask: np.ndarray, sparsity: float, tile: tuple[int, int]) -> np.ndarray:
+    """Return the mask that keeps, in every row of tiles, the same number of them, those of largest norm.
+
+    As `tiles`, but a row of tiles keeps `kept_count` of its own. So pruned, a weight in Block-ELLPACK needs no padding.
+    Raises InputError where ``mask`` left a row less than that: start from a full mask, or one that this function made.
+    Source: NVIDIA, cuSPARSE documentation, "Blocked-Ellpack (Blocked-ELL)".
+    """
+    pieces = _pieces(weight, mask, tile)
+    norms = np.square(np.maximum(pieces, 0.0), dtype=np.float64).sum(axis=(1, 3))
+    norms[(pieces < 0).all(axis=(1, 3))] = -1
+    count = kept_count(norms.shape[1], sparsity)
+    kept = largest(norms, np.full(len(norms), count))
+    short = (kept & (norms < 0)).any(axis=1)
+    if short.any():
+        row = int(short.argmax())
+        raise InputError(
+            f"each row of tiles must have {count} of {norms.shape[1]} left to keep, and row {row} has "
+            f"{int((norms[row] >= 0).sum())}; start from a full mask, or from one of equal tiles"
+        )
+    return _whole(kept, tile, mask)
 
 
 def kernels(weight: np.ndarray, mask: np.ndarray, sparsity: float) -> np.ndarray:
@@ -123,6 +135,25 @@ def _strongest(values: np.ndarray, axes: tuple[int, ...], sparsity: float) -> np
             f"and {left} are left; raise the sparsity"
         )
     return largest(norms.reshape(1, -1), np.array([count])).reshape(norms.shape)
+
+
+def _pieces(weight: np.ndarray, mask: np.ndarray, tile: tuple[int, int]) -> np.ndarray:
+    """Return the magnitudes of the matrix (out, everything else) in tiles (rows, height, columns, width), -1 beyond."""
+    _check_sides(tile)
+    matrix = magnitudes(weight, mask).reshape(weight.shape[0], -1)
+    tall, wide = tile
+    rows, cols = -(-matrix.shape[0] // tall), -(-matrix.shape[1] // wide)
+    padded = np.full((rows * tall, cols * wide), -1.0)
+    padded[: matrix.shape[0], : matrix.shape[1]] = matrix
+    return padded.reshape(rows, tall, cols, wide)
+
+
+def _whole(kept: np.ndarray, tile: tuple[int, int], mask: np.ndarray) -> np.ndarray:
+    """Return the mask of the weights that lie in the tiles ``kept``, of those that ``mask`` left."""
+    rows, cols = mask.reshape(len(mask), -1).shape
+    whole = np.repeat(np.repeat(kept, tile[0], axis=0), tile[1], axis=1)[:rows, :cols]
+    found: np.ndarray = np.logical_and(whole.reshape(mask.shape), mask)
+    return found
 
 
 def _check_sides(tile: tuple[int, int]) -> None:

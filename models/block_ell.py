@@ -1,0 +1,365 @@
+"""Block-ELLPACK SpMM on tensor cores: square blocks of a weight are multiplied whole, the others left out.
+
+Every block row keeps the same number of blocks, width; those that fill it up are multiplied too. A CTA has one block
+row and some columns. It gathers, block by block, the rows of the dense matrix that stand under its blocks, so that to
+its tensor cores, shared memory and L2 it is a dense product whose reduction is width x block long: a product of
+`gossamer.models.tensorcore_gemm`, whose recurrences and units are used as they are. A weight without blocks keeps every
+block with a nonzero, zeros and all.
+
+Assumed, for the library's kernel (cuSPARSE, Block-SpMM) is not public: the tile above; that a step of the reduction
+has as many blocks as fill ``cta_depth``; that an instruction's 16 rows stay idle where a block has fewer; that L2
+serves every gather, and HBM moves the dense matrix once.
+
+Source: NVIDIA, cuSPARSE documentation, "Blocked-Ellpack (Blocked-ELL)" and ``cusparseSpMM``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import TYPE_CHECKING, overload
+
+import msgspec
+import numpy as np
+
+from ..simulator.memo import Memo
+from ..simulator.result import LayerResult
+from ..workloads.formats.block_ell import PADDING, BlockEll, encode, kept_blocks, storage_bits
+from ..workloads.gemm import Gemm, Operands, lower_gemm, operands, vectors
+from ..workloads.trace import Layer
+from . import tensorcore_config, tensorcore_values
+from .tensorcore_gemm import BUSY, CAUSES, TICKS, Account, Times, count, measure, solve, to_ticks
+from .tensorcore_plan import INSTRUCTION_ROWS, Plan, plan
+from .tensorcore_values import Rounded
+
+if TYPE_CHECKING:
+    from ..simulator.machine import Machine
+    from ..simulator.result import Energy
+    from ..simulator.timeline import Timeline
+
+OPS = ("linear", "conv2d", "matmul")
+ERT_BASE = "tensorcore-event"  # which energies an Accelergy reference table replaces
+OWN_CAUSES = (*CAUSES[: CAUSES.index("padding") + 1], "padding_blocks", *CAUSES[CAUSES.index("padding") + 1 :])
+
+
+class Config(tensorcore_config.Config, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A GPU with tensor cores, as `gossamer.models.tensorcore_config.Config`, that multiplies blocks.
+
+    ``block``: rows and columns of a block, which take the place of ``cta_rows``, ``warp_rows`` and, as a multiple,
+    ``cta_depth``. ``index_bits``: of a block's column. Sparsity must be dense, tiling fixed and split_k 1.
+    """
+
+    block: int
+    index_bits: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, least, greatest in (("block", 1, 1024), ("index_bits", 1, 32)):
+            value = getattr(self, name)
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, not {value}")
+            if value > greatest:
+                raise ValueError(f"{name} must be at most {greatest}, not {value}")
+        for name, only in (("sparsity", "dense"), ("tiling", "fixed"), ("split_k", 1)):
+            if getattr(self, name) != only:
+                raise ValueError(f"{name} must be {only} where blocks are multiplied whole, not {getattr(self, name)}")
+        if self.dtype == "b1":
+            raise ValueError("dtype must be one that a trace has numbers of, not 'b1'")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How many blocks the products of a layer have: ``products`` of ``block_rows`` x ``width``, ``real`` in all.
+
+    A block row has one at least, of padding where the weight has none.
+    """
+
+    products: int
+    block_rows: int
+    width: int
+    real: int
+
+    @property
+    def blocks(self) -> int:
+        """Return the blocks that are multiplied, padding included."""
+        return self.products * self.block_rows * self.width
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A layer as its machine has it: the ``whole`` product, and those of its block rows, cut by ``config``."""
+
+    config: Config
+    shape: Shape
+    whole: Gemm
+    gemm: Gemm
+    plan: Plan
+    times: Times
+
+
+def fast(machine: Machine, layer: Layer, memo: Memo) -> LayerResult:
+    """Return what ``layer`` costs on ``machine``, by the recurrences of `gossamer.models.tensorcore_gemm`."""
+    config: Config = machine.config
+    whole = memo((layer, "gemm"), lambda: lower_gemm(layer))
+    shape = memo((layer, "blocks", config.block), lambda: _shape(config, layer, whole))
+    job = _job(config, shape, whole)
+    account = solve(job.config, job.gemm, job.plan, job.times)
+    output = None
+    if config.functional:
+        key = (layer, "block values", config.dtype, config.accumulate, config.block, job.config.cta_depth)
+        output = memo(key, lambda: _values(job, layer))
+    return _result(machine, job, layer, account, output)
+
+
+def events(machine: Machine, layer: Layer, timeline: Timeline | None = None) -> LayerResult:
+    """Return what ``layer`` costs on ``machine``, by stepping the units of `gossamer.models.tensorcore_units`."""
+    from .tensorcore_units import Values, run
+
+    config: Config = machine.config
+    whole = lower_gemm(layer)
+    job = _job(config, _shape(config, layer, whole), whole)
+    if not config.functional:
+        account = run(job.config, job.gemm, job.plan, job.times, None, timeline)
+        return _result(machine, job, layer, account, None)
+    given = operands(layer)
+    rounded = tensorcore_values.prepare(config, given)
+    rows = _BlockRows([_encoded(config, layer, product.weight) for product in rounded], rounded, job)
+    sums = [[tensorcore_values.zeros(whole.columns, config.block, config.dtype)] for _ in range(len(rows))]
+    account = run(job.config, job.gemm, job.plan, job.times, Values(rows, sums), timeline)  # type: ignore[arg-type]
+    return _result(machine, job, layer, account, _finish(job, layer, given, rounded, [part for (part,) in sums]))
+
+
+def error_bound(machine: Machine, layer: Layer) -> np.ndarray:
+    """Return how far each output may be from the exact one, (vectors, out) in float64; for `gossamer check`."""
+    return tensorcore_values.rounding_bound(layer, machine.config.dtype, machine.config.accumulate)
+
+
+def area_mm2(machine: Machine) -> float | None:
+    """Return None: no table gives the area of the chip."""
+    return None
+
+
+def _shape(config: Config, layer: Layer, gemm: Gemm) -> Shape:
+    block = config.block
+    tall, wide = -(-gemm.rows // block), -(-gemm.reduction // block)
+    if layer.op == "matmul":  # what stands for its weight is not known before it is there: all of it is kept
+        return Shape(gemm.count, tall, wide, gemm.count * tall * wide)
+    weights = _by_cell(layer, gemm)
+    kept = [kept_blocks(weight, block).sum(axis=1) for weight in weights]
+    widest = max(int(part.max()) for part in kept)
+    return Shape(gemm.count, tall, max(1, widest), sum(int(part.sum()) for part in kept))
+
+
+def _by_cell(layer: Layer, gemm: Gemm) -> np.ndarray:
+    """Return the weight, (products, rows, reduction), its reduction over cells, then channels, as it is multiplied."""
+    if layer.op != "conv2d":
+        return layer.kept.reshape(gemm.count, gemm.rows, gemm.reduction)
+    parts = layer.kept.reshape(gemm.count, gemm.rows, gemm.channels, gemm.cells)
+    return np.ascontiguousarray(parts.transpose(0, 1, 3, 2)).reshape(gemm.count, gemm.rows, gemm.reduction)
+
+
+def _job(config: Config, shape: Shape, whole: Gemm) -> Job:
+    block = config.block
+    at_once = max(1, config.cta_depth // block)
+    own: Config = msgspec.structs.replace(config, cta_rows=block, warp_rows=block, cta_depth=block * at_once)
+    # Each block row is a product of its own: to tiles and steps they are all alike.
+    gemm = Gemm(
+        rows=block,
+        channels=shape.width * block,
+        columns=whole.columns,
+        count=shape.products * shape.block_rows,
+        input_words=whole.input_words,
+    )
+    planned = plan(own, gemm, None)
+    times = measure(own, gemm, planned)
+    stored = storage_bits(shape.blocks, block, tensorcore_config.DTYPE_BITS[config.dtype], config.index_bits)
+    surplus = sum(stored.values()) - sum(times.storage_bits.values())
+    hbm_bits = 8 * Fraction(config.hbm_bytes_per_s) * Fraction(config.hbm_efficiency) / Fraction(config.clock_hz)
+    times = replace(
+        times,
+        storage_bits=stored,
+        hbm_read_bits=times.hbm_read_bits + surplus,
+        hbm=to_ticks((times.hbm_read_bits + surplus + times.hbm_write_bits) / hbm_bits),
+    )
+    return Job(own, shape, whole, gemm, planned, times)
+
+
+def _encoded(config: Config, layer: Layer, weight: np.ndarray) -> BlockEll:
+    if layer.op == "matmul":
+        weight = np.where(weight == 0, 1, weight)  # so that no block is left out; values come from the operands
+    return encode(weight, config.block)
+
+
+class _BlockRows(Sequence[Rounded]):
+    """The operands of each block row: its blocks side by side, and the rows of the dense matrix that stand under them.
+
+    Made when asked for, for all of them together would be far larger than the layer; ``job`` has their common width.
+    """
+
+    def __init__(self, encoded: list[BlockEll], rounded: list[Rounded], job: Job) -> None:
+        self.encoded, self.rounded, self.job = encoded, rounded, job
+        self.held: tuple[int, Rounded] | None = None
+
+    def __len__(self) -> int:
+        return self.job.gemm.count
+
+    @overload
+    def __getitem__(self, index: int) -> Rounded: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Rounded]: ...
+    def __getitem__(self, index: int | slice) -> Rounded | Sequence[Rounded]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        if self.held is None or self.held[0] != index:
+            self.held = (index, self._gather(index))
+        return self.held[1]
+
+    def _gather(self, index: int) -> Rounded:
+        product, row = divmod(index, self.job.shape.block_rows)
+        block, given = self.job.config.block, self.rounded[product]
+        columns = self.encoded[product].columns[row]
+        depth = self.job.gemm.channels
+        weight = np.zeros((block, depth), given.weight.dtype)
+        gathered = np.zeros((len(given.vectors), depth), given.vectors.dtype)
+        rows = slice(row * block, (row + 1) * block)
+        for place, column in enumerate(columns[columns != PADDING]):
+            under = slice(column * block, (column + 1) * block)
+            part, inputs = given.weight[rows, under], given.vectors[:, under]
+            weight[: part.shape[0], place * block : place * block + part.shape[1]] = part
+            gathered[:, place * block : place * block + part.shape[1]] = inputs
+        return Rounded(weight, gathered, None, given.scale)
+
+
+def _values(job: Job, layer: Layer) -> tuple[np.ndarray, dict[str, float]]:
+    given = operands(layer)
+    rounded = tensorcore_values.prepare(job.config, given)
+    rows = _BlockRows([_encoded(job.config, layer, product.weight) for product in rounded], rounded, job)
+    return _finish(job, layer, given, rounded, list(_sums(job, rows)))
+
+
+def _sums(job: Job, rows: Sequence[Rounded]) -> Iterator[np.ndarray]:
+    for row in rows:
+        sums = tensorcore_values.zeros(job.gemm.columns, job.gemm.rows, job.config.dtype)
+        tensorcore_values.multiply(job.config, row.weight, row.vectors, sums)
+        yield sums
+
+
+def _finish(
+    job: Job, layer: Layer, given: list[Operands], rounded: list[Rounded], sums: list[np.ndarray]
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Return the output that the ``sums`` of all block rows, (columns, block) each, make, and its error."""
+    tall, outputs = job.shape.block_rows, []
+    for product, held in enumerate(rounded):
+        parts = np.concatenate(sums[product * tall : (product + 1) * tall], axis=1)
+        outputs.append(held.finish(np.ascontiguousarray(parts[:, : job.whole.rows])))
+    return tensorcore_values.judge(layer, given, rounded, outputs)
+
+
+def _causes(job: Job, account: Account) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, list[int]]]]:
+    """Return cycles by cause, of all units and of each, as `gossamer.models.tensorcore` does, with two more splits.
+
+    Of the multiplying that fills its instructions, the share of padding blocks is that of the blocks; where a block has
+    fewer rows than an instruction, the rows that idle are padding.
+    """
+    config, shape, spent = job.config, job.shape, dict(account.causes)
+    used = spent["tensor_core"]
+    filled = used * config.block // (-(-config.block // INSTRUCTION_ROWS) * INSTRUCTION_ROWS)
+    real = filled * shape.real // shape.blocks
+    spent["tensor_core"], spent["padding_blocks"] = real, filled - real
+    spent["padding"] = spent["padding"] + used - filled
+    per_sm = config.ctas_per_sm
+
+    def whole(ticks: np.ndarray, share: int) -> np.ndarray:
+        return -(-ticks // (TICKS * share))
+
+    of_sm = np.stack([spent[cause] for cause in OWN_CAUSES]).reshape(len(OWN_CAUSES), config.sm_count, per_sm).sum(2)
+    cycles = np.diff(whole(of_sm.cumsum(axis=0), per_sm), axis=0, prepend=0)
+    each = {"sm": {cause: row.tolist() for cause, row in zip(OWN_CAUSES, cycles, strict=True)}}
+    working = {unit: account.busy[unit].reshape(config.sm_count, per_sm).sum(axis=1) // per_sm for unit in BUSY}
+    working["l2"] = np.array([account.l2 // job.times.running])
+    working["hbm"] = np.array([job.times.hbm])
+    for unit, ticks in working.items():
+        busy = whole(np.minimum(ticks, account.total), 1)
+        each[unit] = {"busy": busy.tolist(), "idle": (account.cycles - busy).tolist()}
+    return {unit: {cause: sum(row) for cause, row in causes.items()} for unit, causes in each.items()}, each
+
+
+def _result(
+    machine: Machine,
+    job: Job,
+    layer: Layer,
+    account: Account,
+    output: tuple[np.ndarray, dict[str, float]] | None,
+) -> LayerResult:
+    config, shape, cycles = job.config, job.shape, account.cycles
+    fma = config.tensor_cores_per_sm * config.fma_per_clk(config.dtype, config.accumulate)
+    multipliers = config.sm_count * fma
+    macs = job.whole.macs if layer.op == "matmul" else layer.nonzeros * job.whole.columns
+    count(config, job.gemm, job.times, account, macs)
+    counts = account.counts | {
+        "blocks": shape.real,
+        "padding_blocks": shape.blocks - shape.real,
+        "fill_weights": shape.real * config.block**2 - macs // job.whole.columns,
+    }
+    causes, each = _causes(job, account)
+    energy, warnings = _energy(machine, config, cycles, counts)
+    moved = counts["hbm_read_bytes"] + counts["hbm_write_bytes"]
+    peak, bandwidth = multipliers * config.clock_hz, config.hbm_bytes_per_s * config.hbm_efficiency
+    result = LayerResult(
+        name=layer.name,
+        op=layer.op,
+        shape=layer.shape,
+        samples=layer.samples,
+        vectors=vectors(layer, job.whole),
+        cycles=cycles,
+        latency_s=cycles / config.clock_hz,
+        theoretical_cycles=shape.blocks * config.block**2 * job.whole.columns / multipliers,
+        macs=macs,
+        utilization=macs / (multipliers * cycles),
+        load_balance=shape.real / shape.blocks,
+        cycles_by_cause=causes,
+        cycles_per_unit=each,
+        counts=counts,
+        energy_j=energy,
+        traffic_bytes={
+            "smem": counts["smem_read_bytes"] + counts["smem_write_bytes"],
+            "l2": counts["l2_read_bytes"] + counts["l2_write_bytes"],
+            "hbm": moved,
+        },
+        storage_bits=dict(job.times.storage_bits),
+        arithmetic=None if output is None else output[1],
+        roofline={
+            "macs_per_byte": macs / moved,
+            "ridge_macs_per_byte": peak / bandwidth,
+            "bound_macs_per_s": min(peak, macs / moved * bandwidth),
+            "achieved_macs_per_s": macs / (cycles / config.clock_hz),
+        },
+        tiling={"cta_rows": config.cta_rows, "cta_columns": config.cta_columns, "width": shape.width},
+        warnings=[
+            *warnings,
+            *_pattern_warnings(config, layer),
+            *([] if output is None else tensorcore_values.range_warnings(output[1], config.dtype)),
+        ],
+    )
+    return result if output is None else result.with_output(output[0])
+
+
+def _energy(machine: Machine, config: Config, cycles: int, counts: dict[str, int]) -> tuple[Energy | None, list[str]]:
+    if machine.energy is None:
+        return None, []
+    misfit = machine.energy.misfit(word_bits=round(8 * config.element_bytes))
+    if misfit is not None:
+        return None, [misfit]
+    return machine.energy.energy(cycles, {"sm": config.sm_count}, counts), []
+
+
+def _pattern_warnings(config: Config, layer: Layer) -> list[str]:
+    block, kept = config.block, layer.pattern.block
+    if layer.op == "matmul" or layer.pattern.kind == "dense":
+        return []
+    if layer.pattern.kind != "block" or kept is None:
+        return [f"its pattern is {layer.pattern.kind}: every block of {block} x {block} with a nonzero is kept whole"]
+    if kept[0] % block or kept[1] % block:
+        return [f"its blocks of {kept[0]} x {kept[1]} do not divide into {block} x {block}: more is kept than they are"]
+    return []
