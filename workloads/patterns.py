@@ -8,7 +8,7 @@ import numpy as np
 
 from .errors import InputError
 
-KINDS = ("dense", "unstructured", "n:m", "balanced", "block")
+KINDS = ("dense", "unstructured", "n:m", "balanced", "block", "kernel-pattern")
 SCOPES = ("pe", "pe-column")
 
 
@@ -21,6 +21,8 @@ class Pattern:
     ``balanced``: rows interleaved over ``pe_count`` processing elements (row r on r % pe_count); every PE, or every
     PE in every column (``scope`` "pe" or "pe-column"), keeps the same share of its weights, to within one weight.
     ``block``: tiles of ``block`` (rows, columns) are kept or pruned whole.
+    ``kernel-pattern``: every kernel of a convolution keeps at most ``n`` weights, and the places that kernels keep are
+    one of ``m`` choices in all; a kernel may be pruned whole.
     """
 
     kind: str = "unstructured"
@@ -33,6 +35,7 @@ class Pattern:
 
     def __post_init__(self) -> None:
         wanted = {"n:m": ("n", "m", "axis"), "balanced": ("pe_count", "scope"), "block": ("block",)}
+        wanted["kernel-pattern"] = ("n", "m")
         if self.kind not in KINDS:
             raise InputError(f"pattern kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
         block: object = self.block
@@ -53,6 +56,10 @@ class Pattern:
             and not (0 < self.n <= self.m and self.axis >= 0)
         ):
             raise InputError(f"pattern n:m needs 0 < n <= m and axis >= 0, not {self.n}:{self.m} on axis {self.axis}")
+        if self.kind == "kernel-pattern" and not (
+            self.n is not None and self.m is not None and min(self.n, self.m) > 0
+        ):
+            raise InputError(f"pattern kernel-pattern needs n >= 1 and m >= 1, not {self.n} and {self.m}")
         if self.pe_count is not None and (self.scope not in SCOPES or self.pe_count < 1):
             raise InputError(
                 f"pattern balanced needs pe_count >= 1 and scope {' or '.join(SCOPES)}, "
@@ -69,6 +76,8 @@ class Pattern:
             self._check_balanced(kept, where)
         elif self.kind == "block":
             self._check_block(kept, where)
+        elif self.kind == "kernel-pattern":
+            self._check_kernels(kept, where)
 
     def _check_nm(self, kept: np.ndarray, where: str) -> None:
         assert self.n is not None and self.m is not None and self.axis is not None
@@ -125,6 +134,25 @@ class Pattern:
             raise InputError(
                 f"{where}: tiles of {self.block} must be kept or pruned whole, and tile {place} keeps "
                 f"{have[place]} of {full[place]} weights; give the mask, or prune it again"
+            )
+
+    def _check_kernels(self, kept: np.ndarray, where: str) -> None:
+        assert self.n is not None and self.m is not None
+        if kept.ndim != 4:
+            raise InputError(f"{where}: kernel patterns are those of a conv2d's weight, not of one of {kept.shape}")
+        kernels = (kept != 0).reshape(-1, kept.shape[2] * kept.shape[3])
+        counts = kernels.sum(axis=1)
+        if (counts > self.n).any():
+            place = divmod(int(np.argmax(counts > self.n)), kept.shape[1])
+            raise InputError(
+                f"{where}: a kernel must keep at most {self.n} weights, and kernel {place} keeps "
+                f"{counts[counts > self.n][0]}; prune it again"
+            )
+        choices = len(np.unique(np.packbits(kernels[counts > 0], axis=1), axis=0))
+        if choices > self.m:
+            raise InputError(
+                f"{where}: kernels must keep one of {self.m} patterns, and have {choices}; give the mask, or prune it "
+                "again"
             )
 
 

@@ -28,7 +28,7 @@ def test_the_bundled_recipes_are_these_and_each_is_named_as_its_file():
         "imp-shuffled iterative mdgf-exp-1-8 mdgf-linear-1-8 oneshot sdgf-geometric-1-8 sdgf-stepwise-1-8 srste-1-8 "
         "srste-2-4 ste-2-4 swa swamp swamp-balanced swamp-plus vector l1 l2 mdgf-exp-true-1-8"
     )
-    convnet = "dense imp kernel slimming swamp"
+    convnet = "dense imp kernel pattern pattern-admm slimming swamp"
     mlp = "imp imp-reinit imp-shuffled oneshot"
     nets = {"convnet": convnet, "lenet": lenet, "mlp": mlp}
     names = [f"{net}-digits-{what}" for net, many in nets.items() for what in many.split()]

@@ -158,7 +158,7 @@ WRONG_LAYERS = [
     (
         linear,
         {"op": "lstn"},
-        "layer fc1: op must be one of linear, conv2d, matmul, sparse_conv3d, point_op, not 'lstn'",
+        "layer fc1: op must be one of linear, conv2d, lstm, matmul, sparse_conv3d, point_op, not 'lstn'",
     ),
     (linear, {"weight": None}, "layer fc1: exactly one of weight and codes must be given, not neither"),
     (linear, {"codes": CODES}, "layer fc1: exactly one of weight and codes must be given, not both"),
@@ -348,7 +348,7 @@ def test_a_layer_that_breaks_a_rule_is_refused(make, changes, message):
 
 
 WRONG_PATTERNS = [
-    ({"kind": "n-m"}, "pattern kind must be one of dense, unstructured, n:m, balanced, block, not 'n-m'"),
+    ({"kind": "n-m"}, "pattern kind must be one of dense, unstructured, n:m, balanced, block, kernel-pattern, not 'n-m'"),
     ({"kind": "n:m", "n": 2, "m": 4}, "pattern n:m needs axis, and has None"),
     ({"kind": "dense", "n": 2}, "pattern dense takes no n, and has 2"),
     (

@@ -53,9 +53,10 @@ def prunable(network: nn.Module, recipe: Recipe) -> list[str]:
     names = [name for name in names if not any(fnmatchcase(layer_of(name), each) for each in recipe.exclude)]
     if not recipe.prune_output or kept_dense:
         names = [name for name in names if name != last]
-    if recipe.strategy == "kernel" or recipe.method == "slimming":  # those of convolutions alone
+    if recipe.strategy in ("kernel", "pattern") or recipe.method == "slimming":  # those of convolutions alone
         parameters = kernels(network)
-        names = [name for name in names if parameters[name].ndim > 2]
+        least = 4 if recipe.strategy == "pattern" else 3  # patterns are those of two dimensions
+        names = [name for name in names if parameters[name].ndim >= least]
     if not names and recipe.method != "dense":
         raise InputError(f"recipe {recipe.name}: something must be left to prune with these settings, and nothing is")
     return names

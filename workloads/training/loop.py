@@ -160,24 +160,28 @@ class Loop:
         particle: int = 0,
         average: bool = False,
         flow: Flow | None = None,
+        towards: Mapping[str, np.ndarray] | None = None,
     ) -> Weights:
         """Return the weights after steps ``first`` .. ``last`` - 1, starting from ``weights``, 0 where masked.
 
         A step's batch and learning rate depend on its number and on the ``particle`` alone; momentum starts at 0.
         ``finetune`` uses the recipe's fine-tuning rate instead of its schedule. ``average`` returns the average over
         the recipe's SWA epochs. ``flow`` trains dense weights towards N:M, its step 0 being ``first``.
+        ``towards`` adds half the recipe's rho times the squared distance to these weights to the loss.
         ``stage`` names the training among those of its run.
         """
         start = apply_masks(weights, masks)
 
         def act() -> Weights:
             with deterministic(self.recipe.seed, self.recipe.threads), torch.enable_grad():
-                return self._train(start, masks, first, last, finetune, particle, average, flow)
+                return self._train(start, masks, first, last, finetune, particle, average, flow, towards or {})
 
         if first == last:
             return start
         inputs = {"weights": start, "masks": masks, "first": first, "last": last, "particle": particle,
                   "finetune": finetune, "average": average, "flow": repr(flow)}  # fmt: skip
+        if towards is not None:
+            inputs["towards"] = dict(towards)
         trained = self.memo(stage, inputs, act)
         self.spent(self._cost(masks, last - first, flow))
         return trained
@@ -192,6 +196,7 @@ class Loop:
         particle: int,
         average: bool,
         flow: Flow | None,
+        towards: Mapping[str, np.ndarray],
     ) -> Weights:
         recipe, network = self.recipe, self.network
         self.load(weights)
@@ -201,6 +206,7 @@ class Loop:
         kept = [torch.from_numpy(masks[name]).to(parameters[name]) for name in pruned]  # 0.0 and 1.0
         flowing = [] if flow is None else [parameters[name] for name in masks]
         penalties = self._penalties(masks, parameters, finetune)
+        pulled = [(parameters[name], torch.from_numpy(goal).to(parameters[name])) for name, goal in towards.items()]
         averaged = AveragedModel(network) if average and recipe.swa_epochs else None
         tail = recipe.schedule_epochs - recipe.swa_epochs
         optimizer, schedule = self._optimizer(first, finetune, averaged is not None)
@@ -217,6 +223,9 @@ class Loop:
             for parameter, strength in penalties:
                 if parameter.grad is not None:
                     parameter.grad.add_(parameter.detach().sign(), alpha=strength)
+            for parameter, goal in pulled:
+                if parameter.grad is not None:
+                    parameter.grad.add_(parameter.detach() - goal, alpha=recipe.rho)
             optimizer.step()
             schedule.step()
             if pruned:  # the update is masked too: a pruned weight never leaves 0

@@ -6,6 +6,7 @@ from math import prod
 
 import numpy as np
 
+from ..kernel_patterns import KEPT
 from ..patterns import Pattern
 from .recipe import Recipe
 
@@ -37,4 +38,8 @@ def pattern_of(recipe: Recipe, mask: np.ndarray | None) -> Pattern:
             return Pattern(kind="block", block=(1, recipe.vector or 1))
         case "kernel":
             return Pattern(kind="block", block=(1, prod(shape[2:])))
+        case "pattern":
+            if shape[2:] != (3, 3):
+                return Pattern(kind="block", block=(1, prod(shape[2:])))
+            return Pattern(kind="kernel-pattern", n=KEPT, m=recipe.patterns)
     return Pattern(kind="unstructured")

@@ -27,13 +27,18 @@ Whole = Annotated[int, Meta(ge=1)]
 NotNegative = Annotated[float, Meta(ge=0)]
 
 NM_METHODS = ("asp", "ste", "sr-ste", "mdgf-linear", "mdgf-exponential", "sdgf-stepwise", "sdgf-geometric")
-STRATEGY_KEYS = {"balanced": ("pe_count", "scope"), "block": ("block",), "vector": ("vector",)}
+STRATEGY_KEYS = {
+    "balanced": ("pe_count", "scope"), "block": ("block",), "vector": ("vector",), "pattern": ("patterns",),
+}  # fmt: skip
 # A field that only some methods read, and what it is elsewhere: a setting without effect is a mistake.
 METHOD_KEYS: tuple[tuple[str, object, tuple[str, ...]], ...] = (
     ("control", "none", ("imp",)),
     ("particles", 1, ("swamp",)),
     ("solo_levels", 0, ("swamp",)),
     ("true_derivative", False, ("mdgf-linear", "mdgf-exponential")),
+    ("admm_rounds", 4, ("admm",)),
+    ("admm_epochs", 2, ("admm",)),
+    ("rho", 0.3, ("admm",)),
 )
 
 
@@ -52,13 +57,18 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     - ``method``: "dense". Of magnitude: "one-shot": train, prune, fine-tune; "iterative": prune more and fine-tune
       again; "imp": with rewinding; "swamp": with rewinding, of averaged weights. Of batch-norm scales: "slimming".
+      "admm": pulled towards what pruning would leave, then pruned and fine-tuned.
       Of N:M groups: "asp", "ste", "sr-ste", "mdgf-linear", "mdgf-exponential", "sdgf-stepwise", "sdgf-geometric".
     - ``strategy``: what is pruned of the weights, but for N:M and slimming. "magnitude-global": one threshold for all
       layers; "magnitude-layer": one for each layer; "balanced": the same sparsity in every layer and on every
       processing element. Whole pieces, by their norm, the same share in every layer: "block", "vector" (segments of
-      a row), "kernel" (of convolutions alone), "channel" (never of the last layer).
+      a row), "kernel" (of convolutions alone), "channel" (never of the last layer). "pattern", of convolutions alone:
+      kernels of 3 x 3 keep 4 weights in one of a few patterns, then whole kernels go; of "one-shot" and "admm".
     - ``pe_count``, ``scope``: of "balanced" only: rows interleaved over so many PEs, balanced by "pe" or "pe-column".
     - ``block``, ``vector``: of these strategies only: rows and columns of a block; length of a vector.
+    - ``patterns``: of "pattern" only: so many in the dictionary, which all convolutions share.
+    - ``admm_rounds``, ``admm_epochs``, ``rho``: of "admm" only: so many rounds of so many epochs, at the fine-tuning
+      rate; how strongly weights are pulled.
     - ``sparsity``: of the prunable weights at the end, pruned / all; of "slimming": of the channels. 0 with N:M.
     - ``rate``: "iterative", "imp", "swamp": the fraction of the surviving weights that each level prunes.
     - ``rewind_step``: "imp", "swamp": every level starts from the weights after so many steps, in the same place of
@@ -117,6 +127,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         "imp",
         "swamp",
         "slimming",
+        "admm",
         "asp",
         "ste",
         "sr-ste",
@@ -125,13 +136,17 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         "sdgf-stepwise",
         "sdgf-geometric",
     ] = "dense"
-    strategy: Literal["magnitude-global", "magnitude-layer", "balanced", "block", "vector", "kernel", "channel"] = (
-        "magnitude-global"
-    )
+    strategy: Literal[
+        "magnitude-global", "magnitude-layer", "balanced", "block", "vector", "kernel", "channel", "pattern"
+    ] = "magnitude-global"
     pe_count: Whole | None = None
     scope: Literal["pe", "pe-column"] | None = None
     block: tuple[Whole, Whole] | None = None
     vector: Whole | None = None
+    patterns: Whole | None = None
+    admm_rounds: Whole = 4
+    admm_epochs: Whole = 2
+    rho: Positive = 0.3
     sparsity: Share = 0.0
     rate: Annotated[float, Meta(ge=0.001, lt=1)] = 0.2
     rewind_step: Count = 0
@@ -188,6 +203,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise InputError("scale_l1 must be above 0 for method slimming, not 0.0")
         if self.swa_epochs > self.epochs:
             raise InputError(f"swa_epochs must be at most epochs = {self.epochs}, not {self.swa_epochs}")
+        if self.strategy == "pattern" and self.method not in ("one-shot", "admm"):
+            raise InputError(f"strategy pattern must be of method one-shot or admm, not {self.method}")
         if self.control in ("shuffled", "random") and not self.strategy.startswith("magnitude"):
             raise InputError(
                 f"control {self.control} must be of strategy magnitude-global or magnitude-layer, not {self.strategy}"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import imp, magnitude, nm, slimming, swamp
+from . import admm, imp, magnitude, nm, slimming, swamp
 from .solution import Solution
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ METHODS: Mapping[str, Method] = {
     "imp": Method(imp.imp, imp.imp_steps),
     "swamp": Method(swamp.swamp, swamp.swamp_steps),
     "slimming": Method(slimming.slimming, magnitude.one_shot_steps),
+    "admm": Method(admm.admm, admm.admm_steps),
     "asp": Method(nm.asp, nm.asp_steps),
     "ste": Method(nm.gradient_flow, nm.gradient_flow_steps),
     "sr-ste": Method(nm.gradient_flow, nm.gradient_flow_steps),

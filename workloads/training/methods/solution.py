@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ...errors import InputError
+from ...kernel_patterns import pattern_prune
 from ...pruning import Masks, Weights, balanced, magnitude, magnitude_global
 from ...structured import channels, kernels, tiles
 from ..recipe import Recipe
@@ -30,6 +31,12 @@ def prune(loop: Loop, weights: Weights, masks: Masks, sparsity: float) -> Masks:
     pruned = {name: mask for name, mask in masks.items() if mask.ndim > 1}
     if recipe.strategy == "magnitude-global":
         return magnitude_global(weights, pruned, sparsity)
+    if recipe.strategy == "pattern":
+        assert recipe.patterns is not None
+        try:
+            return pattern_prune(weights, pruned, sparsity, recipe.patterns)
+        except InputError as error:
+            raise InputError(f"recipe {recipe.name}: {error}") from None
     by_layer = _strategy(recipe)
     found = {}
     for name, mask in pruned.items():
