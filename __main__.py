@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from .reports.commands import plot, show, simulate, sweeps, synth, train
+from .reports.commands import plot, search, show, simulate, sweeps, synth, train, transform
 
 INTERRUPTED = 130  # exit status: 128 + SIGINT, as shells have it
 
@@ -57,6 +57,7 @@ for command in (
     train.train,
     train.diagnose,
     train.export,
+    search.search,
     show.demo,
 ):
     app.command(command.__name__.removesuffix("_command"))(command)
@@ -65,6 +66,11 @@ makers = typer.Typer(help="Make synthetic traces and point clouds with declared 
 for maker in (synth.eie, synth.ese, synth.random, synth.gemm, synth.lidar, synth.room, synth.cad):
     makers.command(maker.__name__)(maker)
 app.add_typer(makers, name="synth")
+
+transforms = typer.Typer(help="Make one trace of another: with less work, or unrolled.", no_args_is_help=True)
+for each in (transform.tokens, transform.temporal, transform.spatial, transform.unroll, transform.roll):
+    transforms.command(each.__name__)(each)
+app.add_typer(transforms, name="transform")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -109,6 +109,18 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "hbm_read_bytes": ("bytes", "weights and inputs, each once"),
     "hbm_write_bytes": ("bytes", "outputs, each once"),
     "quanta": ("quanta", "blocks of multipliers that dstc issued; some of a block may idle"),
+    # counts of sparse kernels on GPUs
+    "padding_multiplications": ("MACs", "of the multiplications of csr_spmm, those of zeros: residues "
+        "filled up, loads aligned, edge tiles"),
+    "idle_multiplications": ("MACs", "that lanes of csr_spmm could have done while another row of their "
+        "warp was longer"),
+    "masked_nonzeros": ("nonzeros", "of the row before, read so that vector loads are aligned"),
+    "dense_rows": ("rows", "rows of the dense matrix (of a tile's columns) that warps read, each once a warp"),
+    "dense_row_misses": ("rows", "of these, those that came from L2"),
+    "l1_read_bytes": ("bytes", "read from L1 in lines: dense rows and nonzeros"),
+    "blocks": ("blocks", "blocks of a Block-ELLPACK weight that hold a nonzero"),
+    "padding_blocks": ("blocks", "blocks that only fill a block row up to the widest"),
+    "fill_weights": ("weights", "zeros inside blocks that are kept"),
     # counts of PointAcc; dram_*_bytes are parts of what is read and written
     "cache_lookups": ("rows", "rows, of the channels that enter the array together, looked up in the feature cache"),
     "cache_misses": ("blocks", "blocks of rows fetched from DRAM, for rows that are not in the cache"),
@@ -181,6 +193,14 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "sm_hbm": ("SM cycles", "all tiles done, HBM still moving operands and outputs"),
     "sm_split_k": ("SM cycles", "the second kernel, which adds the partial sums of a split reduction"),
     "sm_kernel": ("SM cycles", "what a real kernel takes beyond the bounds (kernel_efficiency)"),
+    "sm_start": ("SM cycles", "warps of csr_spmm finding their rows"),
+    "sm_fma": ("SM cycles", "multiplying what is no padding"),
+    "sm_subwarp_idle": ("SM cycles", "lanes whose row is done, another of the warp longer: imbalance within a warp"),
+    "sm_core": ("SM cycles", "waiting for the sub-core, which has other instructions or warps"),
+    "sm_l1": ("SM cycles", "waiting for L1 and shared memory"),
+    "sm_latency": ("SM cycles", "a warp's own loads, one after another"),
+    "sm_warp_idle": ("SM cycles", "warps that are done, another of the thread block not: imbalance within a block"),
+    "sm_padding_blocks": ("SM cycles", "multiplying blocks that only fill a block row"),
     **{
         f"{unit}_{act}": (of, f"{what} {act}")
         for unit, of, what in (
@@ -200,6 +220,57 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "mapping_idle": ("cycles", "the mapping unit idle"),
     "memory_busy": ("cycles", "PointAcc's DRAM moving"),
     "memory_idle": ("cycles", "DRAM idle"),
+    # counts and cycles of ESE
+    "assembled": ("values", "results of a matrix that ESE's PEs hand to the element-wise unit"),
+    "elementwise_multiplies": ("multiplications", "of cells, gates and peepholes, element by element"),
+    "elementwise_adds": ("additions", "of results, biases, peepholes and cells, element by element"),
+    "table_lookups": ("look-ups", "in the tables of sigmoid and tanh"),
+    "pe_memory": ("PE cycles", "waiting for the weights of the next matrix"),
+    "pe_element_wise": ("PE cycles", "waiting for the element-wise unit: for room, for the operands it "
+                        "makes, for the last results"),
+    "channel_voice": ("channel cycles", "with a sample of the batch"),
+    "channel_vacant": ("channel cycles", "without one: the last group has fewer samples than there are channels"),
+    "memory_fetching": ("cycles", "ESE's DRAM streaming weights and pointers"),
+    "memory_waiting": ("cycles", "DRAM waiting for half of the weight buffer, or with nothing left to fetch"),
+    "element_wise_passing": ("cycles", "the element-wise units working off results"),
+    "element_wise_waiting": ("cycles", "the element-wise units without results"),
+    # counts and cycles of PatDNN
+    "fmas": ("vector instructions", "multiply-adds of PatDNN's cores"),
+    "lane_fmas": ("multiply-adds", "of their lanes, empty ones included"),
+    "input_loads": ("vector instructions", "loads of activations"),
+    "weight_loads": ("vector instructions", "loads of weights"),
+    "spills": ("vector instructions", "loads and stores of outputs for which no register is left"),
+    "stores": ("vector instructions", "of outputs"),
+    "l1_words": ("words", "of all these loads and stores, empty lanes included"),
+    "kernel_steps": ("steps", "kernels, or groups of kernels that share their loads, that a tile is made of"),
+    "dispatches": ("look-ups", "of a kernel's pattern, where kernels are not reordered"),
+    "pattern_switches": ("jumps", "to the code of another pattern than that of the kernel before"),
+    "core_compute": ("core cycles", "PatDNN's cores multiplying and adding"),
+    "core_load": ("core cycles", "waiting for operands"),
+    "core_switch": ("core cycles", "waiting for the code of a kernel's pattern"),
+    "core_overhead": ("core cycles", "beginning tiles and storing their outputs"),
+    "core_fill": ("core cycles", "waiting for a tile's data from L2"),
+    "core_dram": ("core cycles", "all tiles done, DRAM still moving"),
+    # counts and cycles of SpAtten
+    "exponentials": ("values", "of attention scores, by the softmax"),
+    "comparisons": ("comparisons", "of a candidate with a pivot, by the top-k engine"),
+    "passes": ("passes", "of quick-select, each over the candidates that are left"),
+    "fifo_reads": ("values", "candidates read from the top-k engine's FIFOs"),
+    "fifo_writes": ("values", "candidates written to them behind the zero eliminators"),
+    "key_sram_reads": ("words", "words of keys read from their SRAM, once a query"),
+    "value_sram_reads": ("words", "words of values read from theirs, of those that a query keeps"),
+    **{
+        f"{unit}_{cause}": ("cycles", f"{what} {doing}")
+        for unit, what in (
+            ("query_key", "Q K array"), ("softmax", "softmax"), ("quick_select", "quick-select of the top-k engine"),
+            ("filter", "filter of the top-k engine"), ("prob_value", "prob V array"),
+        )
+        for cause, doing in (
+            ("busy", "at work"), ("blocked", "done, with no place in the next queue"), ("waiting", "without a query"),
+            ("drain", "while the pipeline empties (pipeline_latency)"),
+            ("memory", "while DRAM still moves (dram_bounds_latency)"),
+        )
+    },
 }  # fmt: skip
 # Columns named after parts, memories and storage, which energy tables and machines are free to name.
 SUFFIXES = {
@@ -254,8 +325,10 @@ def case_rows(cases: Iterable[tuple[str, str, Mapping[str, Any], Result | None, 
 def compare_rows(results: Sequence[Result], baseline: Result | None = None) -> list[Row]:
     """Return one row a result, all per sample; speed-ups are over ``baseline``, the first of them unless given."""
     rows = []
+    dense = dense_results(results)
     for result in results:
         total, samples = result.total, result.samples
+        own = dense.get((network_of(result) or "", result.machine.name))
         latency = total.latency_s / samples
         energy = None if total.energy_j is None else total.energy_j.total / samples
         rows.append({
@@ -268,6 +341,7 @@ def compare_rows(results: Sequence[Result], baseline: Result | None = None) -> l
             "cycles_per_sample": total.cycles / samples,
             "latency_per_sample_us": latency * 1e6,
             "speedup": _speedup(results[0] if baseline is None else baseline, result),
+            "speedup_over_dense": None if own is None else _speedup(own, result),
             "load_balance": total.load_balance,
             "utilization": total.utilization,
             "padding_ratio": padding_ratio(total),
@@ -280,28 +354,6 @@ def compare_rows(results: Sequence[Result], baseline: Result | None = None) -> l
     return rows
 
 
-def csv_text(rows: Sequence[Row]) -> str:
-    """Return ``rows`` as CSV text with a head; columns in the order in which they first occur, None as nothing."""
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-    dense = dense_results(results)
-
-
-        own = dense.get((network_of(result) or "", result.machine.name))
-def output_error(result: Result) -> float | None:
-    """Return the largest relative rms error of any layer's outputs, None where the arithmetic is not simulated."""
-    errors = [error for layer in result.layers if (error := relative_error(layer)) is not None]
-    return max(errors, default=None)
-
-
-def _speedup(baseline: Result, result: Result) -> float | None:
-    latency = result.total.latency_s / result.samples
-    return baseline.total.latency_s / baseline.samples / latency if latency else None
-            "speedup_over_dense": None if own is None else _speedup(own, result),
 def dense_results(results: Iterable[Result]) -> dict[tuple[str, str], Result]:
     """Return, by network and machine, the result of the trace that has all weights, where there is one.
 
@@ -323,3 +375,22 @@ def network_of(result: Result) -> str | None:
     return network if isinstance(network, str) else None
 
 
+def csv_text(rows: Sequence[Row]) -> str:
+    """Return ``rows`` as CSV text with a head; columns in the order in which they first occur, None as nothing."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def output_error(result: Result) -> float | None:
+    """Return the largest relative rms error of any layer's outputs, None where the arithmetic is not simulated."""
+    errors = [error for layer in result.layers if (error := relative_error(layer)) is not None]
+    return max(errors, default=None)
+
+
+def _speedup(baseline: Result, result: Result) -> float | None:
+    latency = result.total.latency_s / result.samples
+    return baseline.total.latency_s / baseline.samples / latency if latency else None

@@ -66,7 +66,8 @@ def compare_all(
 
     Raises InputError for the first refusal where ``strict``, and where no pair is left.
     """
-    results, refused = [], []
+    results: list[Result] = []
+    refused: list[Refusal] = []
     pairs = [(machine, trace) for machine in machines for trace in traces]
     for done, (machine, trace) in enumerate(pairs):
         progress(done, len(pairs), f"{trace.name} on {machine.name}")
