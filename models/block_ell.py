@@ -25,6 +25,7 @@ import numpy as np
 
 from ..simulator.memo import Memo
 from ..simulator.result import LayerResult
+from ..workloads.errors import InputError
 from ..workloads.formats.block_ell import PADDING, BlockEll, encode, kept_blocks, storage_bits
 from ..workloads.gemm import Gemm, Operands, lower_gemm, operands, vectors
 from ..workloads.trace import Layer
@@ -173,16 +174,40 @@ def _job(config: Config, shape: Shape, whole: Gemm) -> Job:
     )
     planned = plan(own, gemm, None)
     times = measure(own, gemm, planned)
+    _check_range(own, gemm, times)
     stored = storage_bits(shape.blocks, block, tensorcore_config.DTYPE_BITS[config.dtype], config.index_bits)
     surplus = sum(stored.values()) - sum(times.storage_bits.values())
     hbm_bits = 8 * Fraction(config.hbm_bytes_per_s) * Fraction(config.hbm_efficiency) / Fraction(config.clock_hz)
+    read = times.hbm_read_bits + surplus
+    write = whole.outputs * tensorcore_config.DTYPE_BITS[config.dtype]  # rows that fill up the last block are not there
     times = replace(
         times,
         storage_bits=stored,
-        hbm_read_bits=times.hbm_read_bits + surplus,
-        hbm=to_ticks((times.hbm_read_bits + surplus + times.hbm_write_bits) / hbm_bits),
+        hbm_read_bits=read,
+        hbm_write_bits=write,
+        hbm=to_ticks((read + write) / hbm_bits),
     )
     return Job(own, shape, whole, gemm, planned, times)
+
+
+def _check_range(config: Config, gemm: Gemm, times: Times) -> None:
+    """Raise InputError where the ticks of all CTAs, one after another, could leave 64 bits."""
+    steps = times.l2.shape[1]
+    slowest = {
+        "fp16_fma_per_clk": int(times.tensor_core.max()) * steps,
+        "smem_bytes_per_clk": int(times.shared_memory.max()) * steps,
+        "l2_bytes_per_clk": int(times.l2.max()) * steps,
+        "hbm_bytes_per_s": times.epilogue,
+        "fill_cycles": times.fill,
+    }
+    ticks = times.launch + times.hbm + gemm.count * times.column_tiles * sum(slowest.values())
+    limit = int((1 << 62) * Fraction(config.kernel_efficiency)) // times.slots
+    if ticks >= limit:
+        name = max(slowest, key=lambda name: slowest[name])
+        raise InputError(
+            f"a product must take fewer than {limit // TICKS} cycles to be counted in 64 bits, and could take "
+            f"{ticks // TICKS} with {name} = {getattr(config, name):g}; change it"
+        )
 
 
 def _encoded(config: Config, layer: Layer, weight: np.ndarray) -> BlockEll:

@@ -6,6 +6,8 @@ import math
 
 import msgspec
 
+from ..workloads.errors import InputError
+
 WARP = 32  # threads (CUDA C++ programming guide)
 LINE_BYTES, SECTOR_BYTES = 128, 32  # of L1 and L2 (CUDA C++ programming guide, compute capability 7.x and 8.x)
 MOST_REGISTERS = 255  # of a thread (CUDA C++ programming guide)
@@ -180,7 +182,7 @@ def choose(config: Config, columns: int) -> Config:
     """Return ``config`` with the tile that a product of ``columns`` gets; itself where its kernel is fixed.
 
     Source: Sputnik, sputnik/spmm/cuda_spmm.cu.cc, ``CudaSpmm`` (fp32; its table of kernels for single sizes left out)
-    and its version for half2, whose columns are pairs.
+    and its version for half2, whose columns are pairs. Raises InputError where the tile does not go with the chip.
     """
     if config.kernel == "fixed":
         return config
@@ -195,7 +197,10 @@ def choose(config: Config, columns: int) -> Config:
         shape = (2, 16, 32, 2, 2) if columns % 2 == 0 else (1, 32, 32, 1, 1)
     rows, threads, tile, sparse, dense = shape
     depth = 32 if config.dtype == "fp32" else 64
-    return msgspec.structs.replace(
-        config, kernel="fixed", block_rows=rows, subwarp_threads=threads, tile_columns=tile, sparse_vector=sparse,
-        dense_vector=dense, tile_depth=depth, loads_in_flight=depth,
-    )  # fmt: skip
+    try:
+        return msgspec.structs.replace(
+            config, kernel="fixed", block_rows=rows, subwarp_threads=threads, tile_columns=tile, sparse_vector=sparse,
+            dense_vector=dense, tile_depth=depth, loads_in_flight=depth,
+        )  # fmt: skip
+    except ValueError as error:  # residue_unroll, or what an SM holds, does not go with that tile
+        raise InputError(f"kernel heuristic, {columns} columns: {error}") from None

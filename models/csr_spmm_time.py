@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from ..workloads.errors import InputError
 from ..workloads.formats.csr import storage_bits
 from ..workloads.gemm import Gemm
 from .csr_spmm_config import LINE_BYTES, SECTOR_BYTES, WARP, Config
@@ -45,6 +46,7 @@ SUMS = ("blocks", "instructions", "multiplications", "padding", "idle", "masked"
 SHARED_READ = 4  # nonzeros whose values, or columns, one read of shared memory brings (a load of 16 bytes)
 FETCH_INSTRUCTIONS = 4  # load and store into shared memory, of values and of columns
 START_LOADS = 2  # one after another: which row it is, and where it begins
+LIMIT = 1 << 62  # times, and their products with the places of an SM or of the chip, stay below it in 64 bits
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,11 @@ def measure(config: Config, gemm: Gemm, work: Work) -> Times:
     share = _miss_share(config, work, slab)
     last = gemm.columns - (tiles - 1) * config.tile_columns
     whole, edge = (_prices(config, width, share, resident) for width in (min(config.tile_columns, gemm.columns), last))
+    clock = Fraction(config.clock_hz)
+    launch = to_ticks(Fraction(config.launch_s) * clock)
+    hbm = Fraction(config.hbm_bytes_per_s) * Fraction(config.hbm_efficiency) / clock
     misses = -(-warps.distinct * share.numerator // share.denominator)
+    _check_range(config, whole, warps, tiles * warps.count, launch)
     costs = [_warp_costs(config, price, warps, misses) for price in (whole, edge)]
     totals = [done.sum(axis=0) for _, _, done in costs]
     sums = {name: (tiles - 1) * int(totals[0][i]) + int(totals[1][i]) for i, name in enumerate(SUMS)}
@@ -146,8 +152,8 @@ def measure(config: Config, gemm: Gemm, work: Work) -> Times:
     if slab > config.l2_bytes:
         read += max(0, gathered - dense) * (slab - config.l2_bytes) // slab
     write = gemm.outputs * config.value_bytes
-    clock = Fraction(config.clock_hz)
-    hbm = Fraction(config.hbm_bytes_per_s) * Fraction(config.hbm_efficiency) / clock
+    moving = to_ticks((read + write) / hbm)
+    _check_below(config, moving, slots * per_block, "hbm_bytes_per_s")
     return Times(
         prices=(whole, edge),
         miss_share=share,
@@ -157,8 +163,8 @@ def measure(config: Config, gemm: Gemm, work: Work) -> Times:
         asked=np.stack([asked for asked, _, _ in costs]),
         shape=np.stack([shape for _, shape, _ in costs]),
         sums=sums,
-        launch=to_ticks(Fraction(config.launch_s) * clock),
-        hbm=to_ticks((read + write) / hbm),
+        launch=launch,
+        hbm=moving,
         hbm_read_bytes=read,
         hbm_write_bytes=write,
         storage_bits=storage,
@@ -192,6 +198,49 @@ def close(config: Config, times: Times, account: Account, last: int) -> None:
     account.causes["launch"] += per_block * times.launch
     account.causes["hbm"] += per_block * max(0, times.hbm - last)
     account.causes["kernel"] += per_block * (account.total - bound)
+
+
+def _check_range(config: Config, price: Prices, warps: Warps, count: int, launch: int) -> None:
+    """Raise InputError where ``count`` warps, each with the most that any of ``warps`` asks, could leave 64 bits."""
+    full, rest, deep = int(warps.steps.max()), int(warps.unrolled.max()), config.tile_depth
+    own, places = config.blocks_per_sm * config.warps_per_block, config.sm_count * config.blocks_per_sm
+    places *= config.warps_per_block
+    core = int(core_ticks(config, price, 1, 0)[1]) * full + int(core_ticks(config, price, 0, rest)[1])
+    lines = int(warps.computed.max()) * price.lines + int(warps.sparse_lines.max())
+    lines += full * shared_reads(deep) + shared_reads(rest)
+    sectors = int(warps.sparse_sectors.max()) + (int(warps.distinct.max()) + config.rows_per_warp) * price.sectors
+    latency_full, latency_rest = latencies(config, price, rest)
+    asked = {
+        "l1_bytes_per_clk": lines * price.line,
+        "l2_bytes_per_clk": -(-sectors * price.sector // GRAINS),
+        "fma_per_clk": core,
+        "l2_latency_cycles": price.start + full * latency_full + int(latency_rest),
+        "launch_s": launch,
+    }
+    # No warp takes longer than what all places ask one after another, nor the layer than its warps one after another.
+    longest = sum(asked.values()) + places * asked["l2_bytes_per_clk"] + own * (asked["l1_bytes_per_clk"] + core)
+    most = max(int(warps.slots.max()), int(warps.computed.max()) * config.tile_columns)
+    worst = max(asked, key=lambda name: asked[name])
+    _check_below(config, longest, most, worst)
+    _check_below(config, launch + count * (sum(asked.values()) - launch), own, worst)
+    shared = max(("fma_per_clk", "l1_bytes_per_clk", "l2_bytes_per_clk"), key=lambda name: asked[name])
+    _check_below(config, count * asked[shared], GRAINS, shared)
+
+
+def _check_below(config: Config, ticks: int, times: int, name: str) -> None:
+    """Raise InputError, naming the field ``name``, where ``ticks``, so many ``times``, do not fit in 64 bits."""
+    limit = int(LIMIT * Fraction(config.kernel_efficiency)) // max(times, 1)
+    if ticks >= limit:
+        raise InputError(
+            f"a product must take fewer than {_short(limit)} cycles to be counted in 64 bits, and could take "
+            f"{_short(ticks)} with {name} = {getattr(config, name):g}; change it"
+        )
+
+
+def _short(ticks: int) -> str:
+    cycles = max(1, ticks // TICKS)
+    exponent = len(str(cycles)) - 1  # of a number that no float may hold
+    return f"{cycles}" if exponent < 4 else f"{str(cycles)[0]}e+{exponent}"
 
 
 def _miss_share(config: Config, work: Work, slab: int) -> Fraction:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..simulator.result import LayerResult
+from ..workloads.errors import InputError
 from .ese_bound import error_bound as _error_bound
 from .ese_config import Config
 from .ese_program import Matrix, Program
@@ -34,12 +35,14 @@ __all__ = ["ERT_BASE", "OPS", "Config", "area_mm2", "error_bound", "events", "fa
 
 OPS = ("linear", "lstm")
 ERT_BASE = "ese-45nm-event"  # which energies an Accelergy reference table replaces
+MOST_CYCLES = 1 << 62  # of all multipliers together, so that they are counted in 64 bits
 
 
 def fast(machine: Machine, layer: Layer, memo: Memo) -> LayerResult:
     """Return what ``layer`` costs on ``machine``, by the recurrences; the cost grows with columns x PEs."""
     config: Config = machine.config
     program = memo(_stored_as(layer, config), lambda: Program.of(layer, config))
+    _check_range(layer, program, config)
     tables = (config.table_points, config.sigmoid_range, config.tanh_range)
     computed_as = (program, config.word_bits, config.accumulator_bits, *tables)
     arithmetic = memo((*computed_as, "arithmetic"), lambda: Arithmetic.of(program, config))
@@ -75,6 +78,7 @@ def events(machine: Machine, layer: Layer, timeline: Timeline | None = None) -> 
 
     config: Config = machine.config
     program = Program.of(layer, config)
+    _check_range(layer, program, config)
     arithmetic = Arithmetic.of(program, config)
     account, times, words, saturated = run(program, arithmetic, config, timeline)
     output, numbers = judge(program, arithmetic, words, saturated)
@@ -113,6 +117,19 @@ def follows(program: Program, config: Config, groups: int) -> tuple[np.ndarray, 
     passes = [config.pass_cycles(matrix.rows) for matrix in program.matrices]
     waits = [wait for _ in range(groups) for t in range(program.steps) for wait in program.waits(t)]
     return np.tile(fetch, runs), np.tile(passes, runs), np.array(waits)
+
+
+def _check_range(layer: Layer, program: Program, config: Config) -> None:
+    """Raise InputError where the stream of weights takes more cycles than are counted in 64 bits."""
+    uses = len(list(program.groups(config.channels))) * program.steps
+    size = uses * sum(matrix.bytes(config) for matrix in program.matrices)
+    most = MOST_CYCLES // (config.channels * config.pe_count)
+    cycles = size * config.clock_hz / config.dram_bytes_per_s
+    if cycles >= most:
+        raise InputError(
+            f"{layer.name}: fetching {size} bytes must take fewer than {most:.1e} cycles to be counted in 64 bits, not "
+            f"{cycles:.1e} with dram_bytes_per_s = {config.dram_bytes_per_s:g}; raise it, or lower clock_hz"
+        )
 
 
 def _stored_as(layer: Layer, config: Config) -> tuple[object, ...]:

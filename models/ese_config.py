@@ -8,6 +8,7 @@ import msgspec
 
 SCHEDULES = ("overlapped", "serial")
 ORDERS = ("inputs-first", "gate-by-gate")
+RANGES = (2.0**-20, 2.0**20)  # of a table: intervals stay apart in float64
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -61,7 +62,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 raise ValueError(f"{name} must be at least {least}, not {value}")
             if value > greatest:
                 raise ValueError(f"{name} must be at most {greatest}, not {value}")
-        for name in ("sigmoid_range", "tanh_range", "clock_hz", "dram_bytes_per_s"):
+        for name in ("sigmoid_range", "tanh_range"):
+            if not RANGES[0] <= getattr(self, name) <= RANGES[1]:
+                raise ValueError(f"{name} must be from 2^-20 to 2^20, not {getattr(self, name)}")
+        for name in ("clock_hz", "dram_bytes_per_s"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0 and finite, not {getattr(self, name)}")
         for name, known in (("schedule", SCHEDULES), ("order", ORDERS)):

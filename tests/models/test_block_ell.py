@@ -191,3 +191,23 @@ def test_what_is_no_machine_is_said(changes, message):
     with pytest.raises(InputError) as error:
         load_machine("a100-block-ell", **changes)
     assert str(error.value) == message
+
+
+def test_rows_that_fill_up_the_last_block_are_not_written_to_hbm():
+    weight = np.ones((3, 8), np.float32)
+    layer = Layer(name="fc", op="linear", weight=weight, inputs=np.ones((5, 8), np.float32))
+    for block in (1, 3, 64):
+        machine = load_machine("a100-block-ell", block=block, dtype="fp16")
+        assert block_ell.fast(machine, layer, Memo()).counts["hbm_write_bytes"] == 3 * 5 * 2
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("smem_bytes_per_clk", 2e-10), ("l2_bytes_per_clk", 2e-10), ("hbm_bytes_per_s", 1e-9)]
+)
+def test_times_that_leave_64_bits_are_refused(field, value):
+    layer = Layer(name="fc", op="linear", weight=np.ones((64, 64), np.float32), inputs=np.ones((64, 64), np.float32))
+    machine = load_machine("a100-block-ell", functional=False, **{field: value})
+    with pytest.raises(
+        InputError, match=f"counted in 64 bits, and could take [0-9]+ with {field} = {value:g}; change it"
+    ):
+        block_ell.fast(machine, layer, Memo())

@@ -354,3 +354,32 @@ def test_the_fast_engine_reads_the_rows_once_for_all_machines_of_a_sweep():
     first = csr_spmm.fast(tiny(), layer, memo)
     again = csr_spmm.fast(tiny(l2_bytes_per_clk=1.0), layer, memo)
     assert again.counts["dense_rows"] == first.counts["dense_rows"] and again.cycles > first.cycles
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("l2_bytes_per_clk", 1e-12), ("l1_bytes_per_clk", 1e-12), ("hbm_bytes_per_s", 1e-9), ("launch_s", 1e12)],
+)
+@pytest.mark.parametrize("engine", ["fast", "event"])
+def test_times_that_leave_64_bits_are_refused(field, value, engine):
+    layer = linear(by_lengths([4, 0, 9, 3], 12))
+    with pytest.raises(InputError, match=rf"counted in 64 bits, and could take \S+ with {field} = .*; change it$"):
+        simulate(tiny(**{field: value}), Trace(name="t", layers=(layer,)), engine=engine)
+
+
+def test_a_slow_l2_takes_in_proportion_longer_up_to_what_is_refused():
+    cycles = []
+    for rate in (1e-4, 1e-5, 1e-6):
+        machine = tiny(l2_bytes_per_clk=rate, hbm_bytes_per_s=1e15)
+        cycles.append(simulate(machine, Trace(name="t", layers=(linear(by_lengths([4, 9], 12)),))).total.cycles)
+    np.testing.assert_allclose(np.array(cycles) / cycles[0], [1, 10, 100], rtol=1e-3)
+
+
+def test_a_heuristic_tile_that_does_not_go_with_the_rest_is_refused_by_name():
+    machine = load_machine("a100-sputnik", tile_depth=24, sparse_vector=1, residue_unroll=12)
+    trace = Trace(name="t", layers=(linear(by_lengths([4], 12), columns=64),))
+    with pytest.raises(InputError) as caught:
+        simulate(machine, trace)
+    assert str(caught.value) == ("kernel heuristic, 64 columns: residue_unroll must divide tile_depth, 32, not 12")
+    with pytest.raises(InputError, match=r"^kernel heuristic, 64 columns: a thread block of 1 warps and 255 registers"):
+        simulate(load_machine("a100-sputnik", registers_per_sm=8000), trace)

@@ -310,3 +310,21 @@ def test_a_config_out_of_range_is_refused(field, value, message):
     with pytest.raises(InputError) as caught:
         load_machine("ese", **{field: value})
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("engine", ["fast", "event"])
+def test_a_stream_of_weights_that_leaves_64_bits_is_refused(engine):
+    layer = Layer(name="fc", op="linear", weight=np.ones((32, 4), np.float32), inputs=np.ones((1, 4), np.float32))
+    with pytest.raises(InputError) as caught:
+        simulate(load_machine("ese", dram_bytes_per_s=1e-9), one_layer(layer), engine=engine)
+    assert str(caught.value) == (
+        "fc: fetching 576 bytes must take fewer than 4.5e+15 cycles to be counted in 64 bits, not 1.2e+20 with "
+        "dram_bytes_per_s = 1e-09; raise it, or lower clock_hz"
+    )
+
+
+@pytest.mark.parametrize("field", ["sigmoid_range", "tanh_range"])
+def test_a_table_has_a_range_that_float64_can_cut_up(field):
+    for value in (1e-20, 2e6):
+        with pytest.raises(InputError, match=rf"{field} must be from 2\^-20 to 2\^20, not {value}"):
+            load_machine("ese", **{field: value})
