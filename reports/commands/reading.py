@@ -14,6 +14,10 @@ import typer
 if TYPE_CHECKING:
     from ...workloads.trace import Trace
 
+OF_BOTH = ("samples", "seed")
+OF_FILES = ("act_density", "input_size")
+OF_NETWORKS = ("voxel_size", "sparsity", "channel_sparsity", "weights")
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -66,22 +70,14 @@ class Reading:
         from ...workloads import InputError, load_trace
 
         network = self.network
-        both: dict[str, Any] = {"samples": self.samples, "seed": self.seed}
-        of_files: dict[str, Any] = {"act_density": self.act_density, "input_size": _size(self.input_size)}
-        of_networks: dict[str, Any] = {
-            "voxel_size": self.voxel_size,
-            "sparsity": self.sparsity,
-            "channel_sparsity": self.channel_sparsity,
-            "weights": self.weights,
-            "features": features or None,
-        }
-        mine, other = (of_files, of_networks) if network is None else (of_networks, of_files)
-        vain = [f"--{key.replace('_', '-')}" for key, value in other.items() if value is not None]
-        if vain and network is None:
-            raise InputError(f"{vain[0]} must come with --network, and there is none; leave it out")
-        if vain:
-            raise InputError(f"{vain[0]} is for files without activations, not with --network; leave it out")
-        asked = {key: value for key, value in (both | mine).items() if value is not None}
+        if network is None:
+            asked = self.drawn(features)
+        else:
+            vain = [_option(key) for key in OF_FILES if getattr(self, key) is not None]
+            if vain:
+                raise InputError(f"{vain[0]} is for files without activations, not with --network; leave it out")
+            given = {key: getattr(self, key) for key in (*OF_BOTH, *OF_NETWORKS)} | {"features": features or None}
+            asked = {key: value for key, value in given.items() if value is not None}
 
         def read(name: str) -> Trace:
             if not name:
@@ -93,6 +89,16 @@ class Reading:
             return build_from_file(name, network, **asked)
 
         return read
+
+    def drawn(self, features: bool = False) -> dict[str, Any]:
+        """Return what was asked of inputs that are drawn. Raises InputError for options that need a network."""
+        from ...workloads import InputError
+
+        vain = [_option(key) for key in OF_NETWORKS if getattr(self, key) is not None] + ["--features"] * features
+        if vain:
+            raise InputError(f"{vain[0]} must come with --network, and there is none; leave it out")
+        given = {key: getattr(self, key) for key in (*OF_BOTH, "act_density")} | {"input_size": _size(self.input_size)}
+        return {key: value for key, value in given.items() if value is not None}
 
 
 def with_reading(command: Callable[..., None]) -> Callable[..., None]:
@@ -121,6 +127,10 @@ def with_reading(command: Callable[..., None]) -> Callable[..., None]:
     with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     del with_options.__wrapped__  # typer would follow it to the command's own annotations
     return with_options
+
+
+def _option(field: str) -> str:
+    return f"--{field.replace('_', '-')}"
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

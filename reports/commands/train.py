@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..terminal import check_outputs, make_folder, parse_set, progress_bar, settings, show
+from ..terminal import check_outputs, make_folder, parse_set, progress_bar, settings, show, warn
 from .options import PLOT_SUFFIXES
 from .reading import Reading, with_reading
 
@@ -75,37 +75,67 @@ def diagnose(
 
 @with_reading
 def export(
-    checkpoint: Annotated[
+    source: Annotated[
         str,
         typer.Argument(
-            metavar="CHECKPOINT", help="A training run's, or a file of weights; a point cloud with --network."
+            metavar="MODEL",
+            help="A run's checkpoint, a file of weights, .onnx, package.module:function; a cloud with --network.",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE.safetensors", help="The trace to write.")],
+    inputs: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Samples for a model that can be run: .npy, .npz or .safetensors."),
+    ] = None,
+    prune: Annotated[
+        str | None,
+        typer.Option(metavar="RULE", help="Prune once: N:M, SHARE, global:, balanced:, channel: or block:SHARE..."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="With --prune: layers left as they are, as in fc*.")
+    ] = None,
     features: Annotated[
         bool, typer.Option("--features", help="With --network: every layer's inputs too, not only its geometry.")
     ] = False,
     products: Annotated[
-        bool, typer.Option("--products", help="Keep products of activations too, as in an attention (of a run).")
+        bool, typer.Option("--products", help="Keep products of activations too, as in an attention.")
     ] = False,
     fold_batch_norm: Annotated[
-        bool, typer.Option("--fold-batch-norm", help="Put batch norms into the layers before them (of a run).")
+        bool, typer.Option("--fold-batch-norm", help="Put batch norms into the layers before them (run or module).")
     ] = False,
     *,
     reading: Reading,
 ) -> None:
-    """Export a trace from a training run's checkpoint, from masked weights of yours, or of a network on a cloud."""
+    """Export a trace from a training run, a model or masked weights of yours, or of a network on a cloud."""
     from ...workloads import InputError, save_trace
+    from ...workloads.importers import notes_of
+    from ...workloads.importers.door import import_model, is_model, is_state_dict, pruned
     from ...workloads.training import export_checkpoint, is_checkpoint
 
     check_outputs(out)
-    if reading.network is None and is_checkpoint(checkpoint):
-        trace = export_checkpoint(checkpoint, products=products, fold_batch_norm=fold_batch_norm)
+    unnamed = reading.network is None
+    if unnamed and is_checkpoint(source):
+        trace = export_checkpoint(source, products=products, fold_batch_norm=fold_batch_norm)
+        trace = pruned(trace, prune, exclude or (), source)
+    elif unnamed and is_model(source):
+        trace = import_model(
+            source,
+            inputs=inputs,
+            draw=reading.drawn(features),
+            prune=prune,
+            exclude=exclude or (),
+            products=products,
+            fold_batch_norm=fold_batch_norm,
+        )
     elif products or fold_batch_norm:
         option = "--products" if products else "--fold-batch-norm"
-        raise InputError(f"{checkpoint}: {option} needs the checkpoint of a training run, not weights; leave it out")
+        raise InputError(f"{source}: {option} needs the checkpoint of a training run, not weights; leave it out")
+    elif inputs is not None:
+        raise InputError(f"{source}: --inputs needs a model that can be run, not weights; leave it out")
+    elif unnamed and is_state_dict(source):
+        trace = import_model(source, draw=reading.drawn(features), prune=prune, exclude=exclude or ())
     else:
-        read = reading.reader(features)
-        trace = read(checkpoint)
+        trace = pruned(reading.reader(features)(source), prune, exclude or (), source)
     save_trace(trace, out)
+    warn(notes_of(trace))
     typer.echo(f"{out}: {trace.name}, {len(trace.layers)} layers, {trace.sparsity:.1%} sparse")

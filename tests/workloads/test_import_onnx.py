@@ -1,0 +1,488 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from gossamer.models import load_machine
+from gossamer.simulator import simulate
+from gossamer.workloads.errors import InputError
+from gossamer.workloads.files.drawn import Draw
+from gossamer.workloads.importers import import_model, notes_of
+from gossamer.workloads.lowering import lower
+from gossamer.workloads.patterns import Pattern
+from gossamer.workloads.training.capture import capture
+
+onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+from gossamer.workloads.importers.onnx import trace_of_onnx  # noqa: E402
+
+RNG = np.random.default_rng(0)
+
+
+def drawn(*shape):
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def save(tmp_path, nodes, weights, inputs, outputs=("y",), name="net.onnx", opset=17, functions=()):
+    """Write a model; ``inputs``: shape by name, of float32, or (type, shape)."""
+    typed = {key: value if value and isinstance(value[0], str) else ("FLOAT", value) for key, value in inputs.items()}
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info(key, getattr(TensorProto, kind), shape) for key, (kind, shape) in typed.items()],
+        [helper.make_tensor_value_info(key, TensorProto.FLOAT, None) for key in outputs],
+        [numpy_helper.from_array(value, key) for key, value in weights.items()],
+    )
+    imports = [helper.make_opsetid("", opset), helper.make_opsetid("mine", 1)]
+    model = helper.make_model(graph, opset_imports=imports, ir_version=9, functions=functions)
+    path = tmp_path / name
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def product(layer):
+    """What the layer computes in float64, one row a vector."""
+    parts = []
+    for part in lower(layer):
+        bias = 0 if part.bias_values is None else part.bias_values
+        parts.append(part.vectors.astype(np.float64) @ part.weight.T.astype(np.float64) + bias)
+    return np.concatenate(parts, axis=0 if layer.op == "matmul" else 1)
+
+
+def node(kind, inputs, outputs="y", name="", **attributes):
+    return helper.make_node(kind, inputs.split(), outputs.split(), name=name, **attributes)
+
+
+W, B, X = drawn(6, 8), drawn(6), drawn(3, 8)
+
+
+@pytest.mark.parametrize(
+    ("made", "weights"),
+    [
+        (node("Gemm", "x fc.weight fc.bias", transB=1), {"fc.weight": W, "fc.bias": B}),
+        (node("Gemm", "x fc.weight fc.bias"), {"fc.weight": W.T.copy(), "fc.bias": B[None]}),
+        (node("Gemm", "x fc.weight fc.bias", transB=1, alpha=0.5, beta=2.0), {"fc.weight": W * 2, "fc.bias": B / 2}),
+        (node("MatMul", "x fc.weight"), {"fc.weight": W.T.copy()}),
+    ],
+    ids=["transposed", "as it is", "scaled", "matmul"],
+)
+def test_a_product_with_a_constant_matrix_is_a_linear_layer(tmp_path, made, weights):
+    (layer,) = trace_of_onnx(save(tmp_path, [made], weights, {"x": [None, 8]}), X).layers
+    assert (layer.name, layer.op, layer.pattern) == ("fc", "linear", Pattern("dense"))
+    np.testing.assert_allclose(layer.weight, W, rtol=1e-6)
+    np.testing.assert_array_equal(layer.inputs, X)
+    if made.op_type == "Gemm":
+        np.testing.assert_allclose(layer.bias, B, rtol=1e-6)
+
+
+@pytest.mark.parametrize("flip", [(0, 0), (0, 1), (1, 0), (1, 1)])
+def test_the_matrix_may_stand_on_the_left(tmp_path, flip):
+    weight = W.T.copy() if flip[0] else W
+    path = save(
+        tmp_path, [node("Gemm", "fc.weight x", transA=flip[0], transB=flip[1])], {"fc.weight": weight}, {"x": None}
+    )
+    (layer,) = trace_of_onnx(path, X if flip[1] else X.T.copy()).layers
+    np.testing.assert_array_equal(layer.weight, W)
+    np.testing.assert_array_equal(layer.inputs, X)
+    path = save(tmp_path, [node("MatMul", "fc.weight x")], {"fc.weight": W}, {"x": None})
+    (layer,) = trace_of_onnx(path, drawn(2, 8, 5)).layers
+    assert layer.inputs.shape == (2, 5, 8)
+
+
+def test_a_bias_that_is_added_next_belongs_to_the_layer(tmp_path):
+    weights = {"a.weight": W.T.copy(), "a.bias": B, "b.weight": drawn(6, 6), "b.bias": drawn(6)}
+    nodes = [node("MatMul", "x a.weight", "h"), node("Add", "a.bias h", "g"), node("MatMul", "g b.weight", "z")]
+    nodes += [node("Add", "z b.bias"), node("Relu", "z", "other")]  # whose sum without the bias is used too
+    layers = trace_of_onnx(save(tmp_path, nodes, weights, {"x": [3, 8]}, ("y", "other")), X).layers
+    np.testing.assert_array_equal(layers[0].bias, B)
+    assert layers[1].bias is None
+    np.testing.assert_allclose(layers[1].inputs, product(layers[0]), rtol=1e-5, atol=1e-6)
+
+
+@settings(max_examples=25)
+@given(st.data())
+def test_a_convolution_is_what_torch_computes(tmp_path_factory, data):
+    sides = data.draw(st.sampled_from([1, 2]))
+    groups = data.draw(st.sampled_from([1, 2, 4]))
+    kernel = data.draw(st.tuples(*[st.integers(1, 3)] * sides))
+    stride = data.draw(st.tuples(*[st.integers(1, 3)] * sides))
+    dilation = data.draw(st.tuples(*[st.integers(1, 2)] * sides))
+    pads = data.draw(st.lists(st.integers(0, 2), min_size=2 * sides, max_size=2 * sides))
+    auto = data.draw(st.sampled_from(["NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"]))
+    if auto.startswith("SAME"):
+        dilation = (1,) * sides
+    size = [7, 9][:sides]
+    weight, bias, x = drawn(8, 4 // groups, *kernel), drawn(8), drawn(2, 4, *size)
+    attributes = {"strides": stride, "dilations": dilation, "group": groups}
+    attributes |= {"pads": pads} if auto == "NOTSET" else {"auto_pad": auto}
+    made = node("Conv", "x c.weight c.bias", **attributes)
+    path = save(tmp_path_factory.mktemp("conv"), [made], {"c.weight": weight, "c.bias": bias}, {"x": None})
+    (layer,) = trace_of_onnx(path, x).layers
+    assert (layer.name, layer.op, layer.shape[-sides:]) == ("c", "conv2d", kernel)
+    before, after = pads[:sides], pads[sides:]
+    if auto == "VALID":
+        before = after = [0] * sides
+    elif auto != "NOTSET":
+        whole = [max((-(-s // t) - 1) * t + k - s, 0) for s, t, k in zip(size, stride, kernel, strict=True)]
+        before = [each // 2 if auto == "SAME_UPPER" else each - each // 2 for each in whole]
+        after = [each - first for each, first in zip(whole, before, strict=True)]
+    padding = [side for pair in reversed(list(zip(before, after, strict=True))) for side in pair]
+    act = nn.functional.conv1d if sides == 1 else nn.functional.conv2d
+    padded = nn.functional.pad(torch.from_numpy(x), padding)
+    expected = act(padded, torch.from_numpy(weight), torch.from_numpy(bias), stride, 0, dilation, groups)
+    rows = expected.movedim(1, -1).flatten(end_dim=-2)
+    np.testing.assert_allclose(product(layer), rows, rtol=1e-4, atol=1e-4)
+
+
+def onnx_gates(weight, order):
+    return np.concatenate([np.split(weight, len(order))[gate] for gate in order])
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+def test_a_recurrent_layer_is_what_torch_and_capture_make_of_it(tmp_path, kind, direction):
+    two = direction == "bidirectional"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = getattr(nn, kind)(5, 4, bidirectional=two)
+    # iofc of torch's ifgo, zrh of torch's rzn.
+    order = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}[kind]
+    ways = ("l0", "l0_reverse") if two else ("l0",)
+    state = {name: value.numpy() for name, value in net.state_dict().items()}
+    w, r = (np.stack([onnx_gates(state[f"weight_{each}_{way}"], order) for way in ways]) for each in ("ih", "hh"))
+    b = np.stack([
+        np.concatenate([onnx_gates(state[f"bias_{each}_{way}"], order) for each in ("ih", "hh")]) for way in ways
+    ])  # fmt: skip
+    attributes = {"hidden_size": 4, "direction": direction} | ({"linear_before_reset": 1} if kind == "GRU" else {})
+    made = node(kind, "x w r b", " h", name="steps", **attributes)  # the states themselves are not asked for
+    made.output[:] = ["", "y"]
+    path = save(tmp_path, [made], {"w": w, "r": r, "b": b}, {"x": None})
+    x = drawn(6, 3, 5)
+    trace = trace_of_onnx(path, x)
+    given = torch.from_numpy(x[::-1].copy() if direction == "reverse" else x)
+    expected = capture(net, given)
+    for layer, other in zip(trace.layers, expected, strict=True):
+        suffix = "_reverse" if direction == "reverse" else ""
+        assert layer.name == f"w.{other.name}{suffix}"
+        np.testing.assert_array_equal(layer.weight, other.weight)
+        np.testing.assert_array_equal(layer.bias, other.bias)
+        np.testing.assert_allclose(layer.inputs, other.inputs, rtol=1e-5, atol=1e-6)
+
+
+def test_a_mask_reaches_the_gates_of_each_direction(tmp_path):
+    w, r = drawn(2, 16, 8), drawn(2, 16, 4)
+    made = node("LSTM", "x w.weight r.weight", hidden_size=4, direction="bidirectional")
+    path = save(tmp_path, [made], {"w.weight": w, "r.weight": r}, {"x": None})
+    x = drawn(5, 2, 8)
+    pruned = trace_of_onnx(path, x, prune="2:4")
+    gates = np.arange(16).reshape(4, 4)[[0, 3, 1, 2]].ravel()  # torch's ifgo as iofc
+    weights = [layer.weight[gates] for layer in pruned.layers]
+    again = save(
+        tmp_path,
+        [made],
+        {"w.weight": np.stack(weights[::2]), "r.weight": np.stack(weights[1::2])},
+        {"x": None},
+        name="again.onnx",
+    )
+    for layer, other in zip(pruned.layers, trace_of_onnx(again, x).layers, strict=True):
+        np.testing.assert_array_equal(layer.weight, other.weight)
+        np.testing.assert_array_equal(layer.inputs, other.inputs)
+        assert layer.pattern == other.pattern == Pattern("n:m", n=2, m=4, axis=1)
+
+
+def test_products_of_activations_are_kept_where_asked_for_and_listed_elsewhere(tmp_path):
+    nodes = [
+        node("MatMul", "x q.weight", "q"),
+        node("Transpose", "x", "t", perm=[0, 2, 1]),
+        node("MatMul", "q t", "s", name="/scores"),
+        node("Softmax", "s", "p", axis=-1),
+        node("MatMul", "p x", name="/mix"),
+    ]
+    path = save(tmp_path, nodes, {"q.weight": drawn(8, 8)}, {"x": [2, 5, 8]})
+    x = drawn(2, 5, 8)
+    trace = trace_of_onnx(path, x)
+    assert [layer.name for layer in trace.layers] == ["q"]
+    assert notes_of(trace) == [
+        "not simulated, a product of activations: /scores, /mix",
+        "not simulated, operators that only work on values: Softmax 1, Transpose 1",
+    ]
+    whole = trace_of_onnx(path, x, products=True)
+    assert [(layer.name, layer.op, layer.shape, layer.samples) for layer in whole.layers[1:]] == [
+        ("/scores", "matmul", (2, 5, 8), 2),
+        ("/mix", "matmul", (2, 8, 5), 2),
+    ]
+    scores = product(whole.layers[0]).reshape(2, 5, 8) @ x.transpose(0, 2, 1)
+    np.testing.assert_allclose(product(whole.layers[1]).reshape(2, 5, 5), scores, rtol=1e-4, atol=1e-5)
+    assert [layer.macs for layer in simulate(load_machine("a100-sparse"), whole).layers][1] == 2 * 5 * 5 * 8
+
+
+def test_a_weight_used_twice_is_one_layer_and_one_of_another_size_another(tmp_path):
+    nodes = [
+        node("MatMul", "x fc.weight", "a"),
+        node("MatMul", "a fc.weight", "b"),
+        node("Unsqueeze", "b axis", "c"),
+        node("MatMul", "c fc.weight"),
+    ]
+    path = save(tmp_path, nodes, {"fc.weight": drawn(8, 8), "axis": np.array([1])}, {"x": [3, 8]})
+    trace = trace_of_onnx(path, X)
+    assert [(layer.name, layer.inputs.shape) for layer in trace.layers] == [("fc", (6, 8)), ("fc (2)", (3, 1, 8))]
+    assert trace.provenance["uses"] == {"fc": 2}
+    pruned = trace_of_onnx(path, X, prune="2:4")
+    np.testing.assert_array_equal(pruned.layers[0].weight, pruned.layers[1].weight)
+
+
+def test_a_weight_used_both_ways_round_is_two_layers(tmp_path):
+    square = drawn(8, 8)
+    nodes = [node("MatMul", "x tied", "a"), node("Gemm", "a tied", "b", transB=1), node("Gemm", "b tied", "y")]
+    path = save(tmp_path, nodes, {"tied": square}, {"x": [3, 8]})
+    trace = trace_of_onnx(path, X, prune="2:4")
+    assert [layer.name for layer in trace.layers] == ["tied", "tied (2)"]
+    assert trace.provenance["uses"] == {"tied": 2}
+    there, back = (
+        np.where(layer.mask, whole, 0) for layer, whole in zip(trace.layers, (square.T, square), strict=True)
+    )
+    np.testing.assert_array_equal(trace.layers[0].weight, there)
+    np.testing.assert_array_equal(trace.layers[1].weight, back)
+    np.testing.assert_allclose(trace.layers[1].inputs, X @ there.T, rtol=1e-5, atol=1e-5)
+
+
+def test_constants_are_folded_and_names_are_those_of_the_weights_under_them(tmp_path):
+    quantized = RNG.integers(-127, 127, (8, 6)).astype(np.int8)
+    weights = {
+        "fc.weight_quantized": quantized,
+        "scale": np.float32(0.01),
+        "zero": np.int8(3),
+        "onnx::MatMul_12": W.T.copy(),
+    }
+    nodes = [
+        node("DequantizeLinear", "fc.weight_quantized scale zero", "w"),
+        node("MatMul", "x w", "a"),
+        node("Constant", "", "k", value=numpy_helper.from_array(drawn(6, 8))),
+        node("MatMul", "a k", "b"),
+        node("MatMul", "b onnx::MatMul_12", name="/head/MatMul"),
+    ]
+    nodes[2].input[:] = []
+    trace = trace_of_onnx(save(tmp_path, nodes, weights, {"x": [3, 8]}), X)
+    assert [layer.name for layer in trace.layers] == ["fc", "k", "/head/MatMul"]
+    np.testing.assert_allclose(trace.layers[0].weight, (quantized.T.astype(np.float32) - 3) * 0.01, rtol=1e-6)
+    assert "not_simulated" not in trace.provenance
+    assert trace.provenance["source"] == "ONNX model net.onnx"
+
+
+def test_whole_numbers_are_multiplied_without_their_zero_points(tmp_path):
+    weight, zero = RNG.integers(0, 255, (8, 6)).astype(np.uint8), np.uint8(120)
+    nodes = [
+        node("DynamicQuantizeLinear", "x", "q s z"),
+        node("MatMulInteger", "q fc.weight z zero", "i"),
+        node("Cast", "i", to=TensorProto.FLOAT),
+    ]
+    path = save(tmp_path, nodes, {"fc.weight": weight, "zero": np.array(zero)}, {"x": [3, 8]})
+    (layer,) = trace_of_onnx(path, X).layers
+    low, high = min(X.min(), 0), max(X.max(), 0)
+    scale = np.float32((high - low) / 255)
+    np.testing.assert_array_equal(layer.weight, weight.T.astype(np.float32) - 120)
+    np.testing.assert_allclose(layer.inputs * scale, X, atol=scale)
+    assert np.array_equal(layer.inputs, layer.inputs.round())
+    (pruned,) = trace_of_onnx(path, X, prune="2:4").layers
+    assert (pruned.sparsity, pruned.pattern) == (0.5, Pattern("n:m", n=2, m=4, axis=1))
+    computed = [node("Cast", "x", "w8", to=TensorProto.UINT8), node("MatMulInteger", "w8 fc.weight zero w8")]
+    path = save(
+        tmp_path,
+        [*computed, node("MatMul", "x b", "z")],
+        {"fc.weight": weight, "b": drawn(8, 2), "zero": zero},
+        {"x": [3, 8]},
+        ("z",),
+    )
+    assert trace_of_onnx(path, None, draw=Draw(act_density=1.0)).provenance["not_simulated"] == {
+        "MatMulInteger_1": "MatMulInteger whose zero point is computed"
+    }
+
+
+def test_the_branch_that_the_samples_take_is_the_network(tmp_path):
+    def branch(name, weight):
+        inner = [node("MatMul", f"x {name}.weight", "t"), node("Relu", "t", "r")]
+        value = [numpy_helper.from_array(weight, f"{name}.weight")]
+        return helper.make_graph(inner, name, [], [helper.make_tensor_value_info("r", TensorProto.FLOAT, None)], value)
+
+    large, small = drawn(8, 6), drawn(8, 6)
+    inner = node(
+        "If", "flag", "y", name="choice", then_branch=branch("large", large), else_branch=branch("small", small)
+    )
+    nodes = [node("Cast", "rate", "flag", to=TensorProto.BOOL), inner, node("MatMul", "y head.weight", "z")]
+    path = save(tmp_path, nodes, {"head.weight": drawn(6, 4)}, {"x": [3, 8], "rate": ("INT64", [])}, ("z",))
+    for rate, name, weight in ((1, "large", large), (0, "small", small)):
+        layers = trace_of_onnx(path, {"x": X, "rate": np.array(rate)}).layers
+        assert [layer.name for layer in layers] == [name, "head"]
+        np.testing.assert_array_equal(layers[0].weight, weight.T)
+        np.testing.assert_allclose(layers[1].inputs, np.maximum(X @ weight, 0), rtol=1e-5, atol=1e-6)
+    trace = trace_of_onnx(path, None, draw=Draw(act_density=1.0))
+    assert trace.provenance["not_simulated"] == {"choice": "If, with operators inside"}
+
+
+def test_functions_of_the_model_are_put_in_place(tmp_path):
+    function = helper.make_function(
+        "mine", "Dense", ["a", "w"], ["b"], [node("MatMul", "a w", "b")], [helper.make_opsetid("", 17)]
+    )
+    made = helper.make_node("Dense", ["x", "fc.weight"], ["y"], domain="mine")
+    path = save(tmp_path, [made], {"fc.weight": W.T.copy()}, {"x": [3, 8]}, functions=[function])
+    assert [layer.name for layer in trace_of_onnx(path, X).layers] == ["fc"]
+
+
+def test_what_is_no_layer_is_listed_with_the_reason(tmp_path):
+    nodes = [
+        node("Gather", "table ids", "e", name="embed"),
+        node("MatMul", "e fc.weight", "a"),
+        node("LayerNormalization", "a gain", "b", name="norm"),
+        node("MatMul", "b three", "c", name="heads"),
+        node("Transpose", "c", "d", perm=[0, 2, 1]),
+        node("ConvTranspose", "d up", "f", name="up"),
+        node("Slice", "d zero one axis", "k"),
+        node("Einsum", "f f", "g", name="own", equation="bij,bkj->bik"),
+        node("Conv", "d k", "h", name="dynamic"),
+    ]
+    weights = {
+        "table": drawn(5, 8),
+        "fc.weight": drawn(8, 4),
+        "gain": drawn(4),
+        "three": drawn(2, 4, 4),
+        "up": drawn(4, 2, 2),
+    }
+    weights |= {"zero": np.array([0]), "one": np.array([1]), "axis": np.array([2])}
+    path = save(tmp_path, nodes, weights, {"ids": ("INT64", [2, 3])}, ("g", "h"))
+    trace = trace_of_onnx(path, np.array([[0, 1, 2], [3, 4, 0]]))
+    assert [layer.name for layer in trace.layers] == ["fc"]
+    assert trace.provenance["not_simulated"] == {
+        "embed": "Gather with a table (5, 8)",
+        "norm": "LayerNormalization with a parameter (4,)",
+        "heads": "MatMul with a constant of 3 dimensions",
+        "up": "ConvTranspose",
+        "own": "Einsum",
+        "dynamic": "Conv whose kernel is computed",
+    }
+    assert trace.provenance["operators_beside"] == {"Transpose": 1, "Slice": 1}
+
+
+def test_inputs_are_drawn_where_no_samples_are_given(tmp_path):
+    nodes = [node("Conv", "x c.weight", "a"), node("Flatten", "a", "b"), node("MatMul", "b fc.weight")]
+    path = save(tmp_path, nodes, {"c.weight": drawn(2, 3, 3, 3), "fc.weight": drawn(8, 4)}, {"x": [1, 3, 4, 4]})
+    trace = import_model(path, draw={"act_density": 0.5, "samples": 2, "input_size": (4, 4)}, prune="0.5")
+    assert [layer.inputs.shape for layer in trace.layers] == [(2, 3, 4, 4), (2, 8)]
+    assert trace.provenance["drawn_inputs"]["layers"] == ["c", "fc"]
+    with pytest.raises(InputError) as error:
+        import_model(path)
+    assert str(error.value) == (
+        f"{path}: layer c: inputs are needed; give samples that go through the model, or act_density to draw some"
+    )
+
+
+def test_numbers_that_the_model_draws_are_the_same_each_time(tmp_path):
+    nodes = [node("RandomNormalLike", "x", "r"), node("Add", "x r", "n"), node("MatMul", "n fc.weight")]
+    path = save(tmp_path, nodes, {"fc.weight": W.T.copy()}, {"x": [3, 8]})
+    first, again = (trace_of_onnx(path, X) for _ in range(2))
+    assert first.sha256 == again.sha256
+    assert not np.array_equal(first.layers[0].inputs, X)
+
+
+def test_weights_in_another_file_are_read_from_the_folder_of_the_model_alone(tmp_path):
+    path = save(tmp_path, [node("MatMul", "x fc.weight")], {"fc.weight": W.T.copy()}, {"x": [3, 8]})
+    model = onnx.load(path)
+    onnx.save(model, path, save_as_external_data=True, location="w.data", size_threshold=0)
+    np.testing.assert_array_equal(trace_of_onnx(path, X).layers[0].weight, W)
+    for place in ("../secret.data", "/etc/hostname", "", "sub/../../x"):
+        model = onnx.load_model_from_string(path.read_bytes())
+        for entry in model.graph.initializer[0].external_data:
+            if entry.key == "location":
+                entry.value = place
+        bad = tmp_path / "bad.onnx"
+        bad.write_bytes(model.SerializeToString())
+        with pytest.raises(InputError) as error:
+            trace_of_onnx(bad, X)
+        assert str(error.value) == (
+            f"{bad}: external data must lie in the folder of the model, and tensor fc.weight names {place!r}; "
+            "put it there"
+        )
+    (tmp_path / "w.data").unlink()
+    with pytest.raises(InputError) as error:
+        trace_of_onnx(path, X)
+    assert str(error.value) == f"{path}: external data must be there, and 'w.data' is not; put it beside the model"
+
+
+@pytest.mark.parametrize(
+    ("samples", "rule"),
+    [
+        ({"z": X}, "samples must be given for the inputs x (3, 8), and are for z"),
+        (X[:2], "samples of x (3, 8) must have its shape, not (2, 8)"),
+        (X[0], "samples of x (3, 8) must have its shape, not (8,)"),
+    ],
+)
+def test_samples_that_do_not_fit_are_refused(tmp_path, samples, rule):
+    path = save(tmp_path, [node("MatMul", "x fc.weight")], {"fc.weight": W.T.copy()}, {"x": [3, 8]})
+    with pytest.raises(InputError) as error:
+        trace_of_onnx(path, samples)
+    assert str(error.value) == f"{path}: {rule}"
+
+
+def test_a_model_without_a_layer_is_an_error(tmp_path):
+    path = save(tmp_path, [node("Einsum", "x x", name="own", equation="ij,kj->ik")], {}, {"x": [3, 8]})
+    with pytest.raises(InputError) as error:
+        trace_of_onnx(path, X)
+    assert str(error.value) == (
+        f"{path}: the model must have a MatMul, Gemm, Conv, LSTM, GRU or RNN with constant weights, and has none: "
+        "own, Einsum"
+    )
+    path = save(tmp_path, [node("MatMul", "x fc.weight")], {"fc.weight": drawn(3, 4)}, {"x": [None, 3]})
+    with pytest.raises(InputError) as error:
+        trace_of_onnx(path, X[:, :3], prune="2:4")
+    assert str(error.value) == (
+        f"{path}: prune 2:4 must find a layer to prune, and finds none: "
+        "fc, 3 input channels are no whole number of groups of 4"
+    )
+
+
+def refusal(path, samples=X):
+    with pytest.raises(InputError) as error:
+        trace_of_onnx(path, samples)
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith(f"{path}: ")
+    return str(error.value)
+
+
+def test_a_model_that_does_not_run_is_one_line(tmp_path):
+    made = helper.make_node("Strange", ["x"], ["h"], domain="mine")
+    path = save(tmp_path, [made, node("MatMul", "h fc.weight")], {"fc.weight": W.T.copy()}, {"x": [3, 8]})
+    assert "the model must run on these samples" in refusal(path)
+    path = save(tmp_path, [node("MatMul", "x fc.weight")], {"fc.weight": W.copy()}, {"x": None})
+    assert "the model must run on these samples" in refusal(path)
+    path = save(tmp_path, [node("ConstantOfShape", "x", "h"), node("MatMul", "h w")], {"w": W}, {"x": ("INT64", [1])})
+    assert refusal(path, np.array([2**62])).startswith(f"{path}: ")
+
+
+def test_an_array_too_large_is_refused_before_the_model_runs(tmp_path):
+    nodes = [node("ConstantOfShape", "size", "h"), node("MatMul", "h fc.weight")]
+    weights = {"fc.weight": W.T.copy(), "size": np.array([2**40, 8])}
+    path = save(tmp_path, nodes, weights, {"x": [3, 8]})
+    assert refusal(path) == (
+        f"{path}: an array must come to at most 1073741824 numbers, and h would be (1099511627776, 8)"
+    )
+    padded = node("Conv", "x c.weight", pads=[2**20] * 4)
+    path = save(tmp_path, [padded], {"c.weight": drawn(2, 3, 3, 3)}, {"x": [1, 3, 4, 4]})
+    assert "an array must come to at most 1073741824 numbers, and y would be " in refusal(path, drawn(1, 3, 4, 4))
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_a_damaged_model_is_one_line(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("onnx")
+    path = save(folder, [node("MatMul", "x fc.weight")], {"fc.weight": W.T.copy()}, {"x": [3, 8]})
+    whole = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(bytes(whole[: data.draw(st.integers(0, len(whole)))]))
+    try:
+        trace_of_onnx(path, X)
+    except InputError as error:
+        assert str(error).startswith(f"{path}: ")
+        assert "\n" not in str(error)
