@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import math
 import tomllib
 from dataclasses import replace
 from functools import cache
@@ -15,9 +16,11 @@ import msgspec
 
 from ..simulator.energy import EnergyTable, read_energy_table
 from ..simulator.machine import Machine
-from ..workloads.errors import InputError
+from ..workloads.errors import InputError, shown
 
 ENERGY_SUFFIXES = (".toml", ".yaml", ".yml")
+BASES_LIMIT = 32  # above one another
+LEAST, MOST = 1e-24, 1e24  # of a number that is not 0: no hardware has others, and their quotients stay finite
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
 
 
@@ -47,7 +50,7 @@ def load_machine(source: str | Path, **overrides: Any) -> Machine:
     sources = settings.pop("sources", {})
     settings.pop("description", None)
     if not isinstance(sources, dict):
-        raise InputError(f"{where}: sources must be a table of strings, not {sources!r}")
+        raise InputError(f"{where}: sources must be a table of strings, not {shown(sources)}")
     for key in (*sources, *settings):
         if key not in known:
             raise InputError(_unknown_key(where, key, model, known))
@@ -91,6 +94,8 @@ def _config(settings: dict[str, Any], config_type: type[msgspec.Struct], where: 
 
 def _settings(source: str, chain: tuple[str, ...]) -> tuple[dict[str, Any], str]:
     """Return the keys of a configuration over those of its base, and the words that name it in errors."""
+    if len(chain) > BASES_LIMIT:
+        raise InputError(f"{chain[0]}: a base may have a base, but not {BASES_LIMIT} of them; state more in one file")
     if source in chain:
         raise InputError(f"{source}: a base must not lead back to itself, and {' -> '.join((*chain, source))} does")
     bundled = resources.files(__package__) / "configs"
@@ -98,7 +103,7 @@ def _settings(source: str, chain: tuple[str, ...]) -> tuple[dict[str, Any], str]
         path: Any = Path(source)
     else:
         path = bundled / f"{source}.toml"
-        if not path.is_file():
+        if f"{source}.toml" not in {entry.name for entry in bundled.iterdir()}:
             names = list_machines()
             raise InputError(
                 f"unknown machine {source!r}{_nearest(source, names)}; "
@@ -112,7 +117,7 @@ def _settings(source: str, chain: tuple[str, ...]) -> tuple[dict[str, Any], str]
     if base is None:
         return settings, source
     if not isinstance(base, str):
-        raise InputError(f"{source}: base must be a string, not {base!r}")
+        raise InputError(f"{source}: base must be a string, not {shown(base)}")
     if base.endswith(".toml") and not Path(base).is_absolute() and isinstance(path, Path):
         base = str(path.parent / base)
     under, _ = _settings(base, (*chain, source))
@@ -146,23 +151,32 @@ def _module_name(model: str) -> str:
 def _config_type(model: Any, where: str) -> type[msgspec.Struct]:
     known = _models()
     if not isinstance(model, str) or not (model in known or _is_model(model)):
-        raise InputError(f"{where}: unknown model {model!r}{_nearest(str(model), known)}; known: {', '.join(known)}")
+        raise InputError(
+            f"{where}: unknown model {shown(model)}{_nearest(shown(model)[1:-1], known)}; known: {', '.join(known)}"
+        )
     config_type: type[msgspec.Struct] = importlib.import_module(_module_name(model)).Config
     return config_type
 
 
 def _is_model(model: str) -> bool:
     """Tell whether a module beside this one is a model, though no bundled configuration uses it yet."""
-    if not model.isidentifier() or not (resources.files(__package__) / f"{model}.py").is_file():
+    beside = {entry.name for entry in resources.files(__package__).iterdir()}
+    if not model.isidentifier() or f"{model}.py" not in beside:
         return False
     module = importlib.import_module(_module_name(model))
     return all(hasattr(module, name) for name in ("Config", "fast", "events"))
 
 
 def _check_kind(where: str, key: str, value: Any, kind: Any) -> None:
+    if kind not in _KINDS:
+        return
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise InputError(f"{where}: {key} must be {_KINDS[kind]} of 64 bits, not {shown(value)}")
+    if isinstance(value, float) and math.isfinite(value) and value != 0 and not LEAST <= abs(value) <= MOST:
+        raise InputError(f"{where}: {key} must be 0 or from {LEAST:g} to {MOST:g}, not {value}")
     fits = isinstance(value, kind) or (kind is float and isinstance(value, int))
-    if kind in _KINDS and (not fits or (isinstance(value, bool) and kind is not bool)):
-        raise InputError(f"{where}: {key} must be {_KINDS[kind]}, not {value!r}")
+    if not fits or (isinstance(value, bool) and kind is not bool):
+        raise InputError(f"{where}: {key} must be {_KINDS[kind]}, not {shown(value)}")
 
 
 def _energy_table(config: Any, module: str, where: str) -> EnergyTable | None:
@@ -175,15 +189,14 @@ def load_energy_table(name: str, module: str, where: str) -> EnergyTable:
 
     ``where`` names the machine in errors: InputError for a table that is unknown or cannot be read.
     """
-    bundled = resources.files(__package__) / "energy" / f"{name}.toml"
     if not name.endswith(ENERGY_SUFFIXES):
-        if not bundled.is_file():
-            known = list_energy_tables()
+        known = list_energy_tables()
+        if name not in known:
             raise InputError(
                 f"{where}: unknown energy table {name!r}{_nearest(name, known)}; known: {', '.join(known)}, "
                 "or the path of a .toml or of an Accelergy .yaml"
             )
-        with resources.as_file(bundled) as path:
+        with resources.as_file(resources.files(__package__) / "energy" / f"{name}.toml") as path:
             return read_energy_table(path)
     if name.endswith(".toml"):
         return read_energy_table(Path(name))

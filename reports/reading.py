@@ -15,6 +15,7 @@ from ..workloads.errors import InputError
 from .stored import choose
 
 LEAST, MOST = 1e-30, 2.0**63  # no figure of a simulation but 0 comes near
+ARITHMETIC = {"rms_error", "rms_reference", "same_argmax", "saturated", "max_abs_error"}
 SQLITE = b"SQLite format 3\0"
 
 
@@ -50,7 +51,7 @@ def is_store(path: str | Path) -> bool:
     try:
         with Path(path).open("rb") as file:
             return file.read(len(SQLITE)) == SQLITE
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 
@@ -80,14 +81,14 @@ def read_results(path: str | Path) -> list[Result]:
     path = Path(path)
     try:
         data = path.read_bytes()
-    except OSError:
+    except (OSError, ValueError):
         return [read_result(path)]  # which tells what is wrong
     if not data.lstrip().startswith(b"["):
         found = [read_result(path)]
     else:
         try:
             found = msgspec.json.decode(data, type=list[Result])
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise InputError(f"{path}: not a list of {SCHEMA}: {error}; write it with gossamer compare") from None
         if not found or any(result.schema != SCHEMA for result in found):
             met = "an empty list" if not found else repr(next(r.schema for r in found if r.schema != SCHEMA))
@@ -112,8 +113,8 @@ def check_result(result: Result, where: str) -> None:
             if value != 0 and not LEAST <= value < MOST:
                 limits = f"0, or from {LEAST:g} to 2^63"
                 raise InputError(f"{where}: {place}: {name} must be {limits}, not {_short(value)}; {remedy}")
-        if arithmetic is not None and not {"rms_error", "rms_reference"} <= set(arithmetic):
-            raise InputError(f"{where}: {place}: arithmetic must have rms_error and rms_reference; {remedy}")
+        if arithmetic is not None and not set(arithmetic) >= ARITHMETIC:
+            raise InputError(f"{where}: {place}: arithmetic must have {', '.join(sorted(ARITHMETIC))}; {remedy}")
         roof = {"macs_per_byte", "ridge_macs_per_byte", "bound_macs_per_s", "achieved_macs_per_s"}
         for queue in figures_.queues.values():
             seen = queue.over_time

@@ -119,7 +119,7 @@ def heat_map(
         labels.append(f'<text x="0" y="{height * at + 10}">{text(shown)}{whole}</text>')
         levels = np.minimum((np.clip(row, 0.0, 1.0) * SHADES).astype(int), SHADES - 1)
         starts = np.flatnonzero(np.diff(levels, prepend=-1))
-        for start, end in zip(starts, [*starts[1:], len(levels)], strict=True):
+        for start, end in zip(starts, [*starts[1:], len(levels)], strict=False):  # a row may be empty
             shades[levels[start]].append(f"M{start} {at}.5h{end - start}")
     paths = "".join(f'<path class="h{level}" d="{"".join(d)}"/>' for level, d in enumerate(shades) if d)
     drawn = f'<g transform="translate({left:g} 0) scale({cell:.4f} {height})">{paths}</g>'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -12,6 +13,7 @@ from ..workloads.errors import InputError
 from .result import Energy
 
 MODES = ("calibrated", "event")
+DEEPEST = 32  # levels of an ERT, which has 6
 
 
 class PerCycle(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -219,7 +221,7 @@ def _parse_ert(path: Path) -> _Ert:
         raise InputError(f"{path}: reading an Accelergy ERT needs PyYAML: pip install gossamer[accelergy]") from None
     try:
         # strict=False: YAML 1.1 takes 1e-09, without a point, for a string.
-        ert = msgspec.convert(yaml.safe_load(text), _ErtFile, strict=False).ERT
+        ert = msgspec.convert(_load_yaml(text), _ErtFile, strict=False).ERT
     except msgspec.ValidationError as error:
         raise InputError(f"{path}: not an Accelergy ERT of version 0.3 or 0.4: {error}; run accelergy again") from None
     # ValueError: a date that is none; RecursionError: brackets without end.
@@ -228,6 +230,30 @@ def _parse_ert(path: Path) -> _Ert:
     if ert.version not in (0.3, 0.4):
         raise InputError(f"{path}: ERT version must be 0.3 or 0.4, not {ert.version:g}; run a newer accelergy")
     return ert
+
+
+def _load_yaml(text: str) -> object:
+    """Return what ``text`` holds.
+
+    It has no aliases: a few lines of them can stand for more than memory holds. Nor is it nested deep, which YAML's
+    reader takes ages for.
+    """
+    import yaml
+
+    class Plain(yaml.SafeLoader):
+        depth = 0
+
+        def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.YAMLError("without aliases (*name), and has some; write them out")
+            if self.depth >= DEEPEST:
+                raise yaml.YAMLError(f"of at most {DEEPEST} levels, and has more; write less of it")
+            self.depth += 1
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            return node
+
+    return yaml.load(text, Plain)
 
 
 def _matches(known: Iterable[tuple[str, str]], entry: PerEvent) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ from .result import LayerResult
 from .timeline import Timeline
 
 ENGINES = ("fast", "event")
+MOST = 2**62  # of a layer's figures; what is above cannot be added up, or read again
 OPS = ("linear", "conv2d")  # what a model runs that does not say
 
 
@@ -65,6 +66,20 @@ class Machine:
             if layer.op == "lstm" and "linear" in ops:
                 remedy = "make linear layers of it with gossamer transform unroll"
             raise InputError(f"layer {layer.name}: {self.name} runs {', '.join(ops)}, not {layer.op}; {remedy}")
-        if engine == "event":
-            return self.engines.events(self, layer, timeline)
-        return self.engines.fast(self, layer, memo)
+        try:
+            if engine == "event":
+                result = self.engines.events(self, layer, timeline)
+            else:
+                result = self.engines.fast(self, layer, memo)
+        except OverflowError as error:
+            raise InputError(
+                f"layer {layer.name}: {self.name} must count in 64 bits, and its settings lead beyond ({error}); "
+                "choose nearer ones"
+            ) from None
+        for name, value in {"cycles": result.cycles, "latency_s": result.latency_s, **(result.roofline or {})}.items():
+            if not value < MOST:
+                raise InputError(
+                    f"layer {layer.name}: figures of {self.name} must stay below 2^62, and its settings lead to "
+                    f"{name} = {value:.3g}; choose nearer ones"
+                )
+        return result

@@ -243,13 +243,14 @@ def read_result(path: str | Path) -> Result:
     """Return the result stored in the JSON file at ``path``. Raises InputError naming the file and the broken rule."""
     try:
         data = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: a result file must be readable, and {error.strerror}; check the path") from None
+    except (OSError, ValueError) as error:  # a path with a NUL is no path
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: a result file must be readable, and {reason}; check the path") from None
     try:
         head = msgspec.json.decode(data, type=dict[str, Any])
         schema = head.get("schema")
         if schema != SCHEMA:
             raise InputError(f"{path}: schema must be {SCHEMA}, not {schema!r}; write it again with gossamer simulate")
         return msgspec.json.decode(data, type=Result)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise InputError(f"{path}: not a {SCHEMA} file: {error}; write it again with gossamer simulate") from None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import InputError
+from .files.sparse import room
 from .lstm_rules import check_lstm, check_lstm_pattern
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def check_layer(layer: Layer) -> None:
     where = f"layer {layer.name}"
     if layer.op not in OPS:
         raise InputError(f"{where}: op must be one of {', '.join(OPS)}, not {layer.op!r}")
+    _check_flat(layer.attributes, where)
     _check_arrays(layer, where)
     _check_shapes(layer, where)
     _check_mask(layer, where)
@@ -81,6 +83,15 @@ def plain_json(value: object, place: str) -> Any:
     if isinstance(value, list | tuple):
         return [plain_json(item, f"{place}[{i}]") for i, item in enumerate(value)]
     raise InputError(f"{place} must be plain JSON data (finite numbers, text, lists, dicts by name), not {value!r:.80}")
+
+
+def _check_flat(attributes: Mapping[str, Any], where: str) -> None:
+    for name, value in attributes.items():
+        items = value if isinstance(value, list | tuple) else (value,)
+        if any(isinstance(item, list | tuple | dict) for item in items):
+            raise InputError(
+                f"{where}: attribute {name} must be one value or a list of values, not lists in one another"
+            )
 
 
 def _check_arrays(layer: Layer, where: str) -> None:
@@ -233,8 +244,8 @@ def _check_different(points: np.ndarray, name: str, where: str) -> None:
 
 
 def _check_point_op(layer: Layer, where: str) -> None:
-    kind = layer.attributes.get("kind")
-    if kind not in POINT_OPS:
+    kind: Any = layer.attributes.get("kind")
+    if not isinstance(kind, str) or kind not in POINT_OPS:
         raise InputError(f"{where}: kind must be one of {', '.join(POINT_OPS)}, not {kind!r:.80}")
     _check_known(layer, ("kind", *POINT_OPS[kind]), where)
     if layer.inputs.ndim != 2 or layer.inputs.size == 0:
@@ -252,6 +263,12 @@ def _check_point_op(layer: Layer, where: str) -> None:
                 raise InputError(f"{where}: order must be nearest or index, not {value!r:.80}")
         elif not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
             raise InputError(f"{where}: {name} must be a number above 0, not {value!r:.80}")
+    asked = count if layer.queries is None else len(layer.queries)
+    if "k" in POINT_OPS[kind] and asked * layer.attributes["k"] > room(layer.inputs.size):
+        raise InputError(
+            f"{where}: {asked} points must have at most {room(layer.inputs.size)} neighbours in all, not "
+            f"{layer.attributes['k']} each; take a smaller k"
+        )
     if kind == "quantise" and dimensions != 3:
         raise InputError(f"{where}: inputs of quantise must be (points, 3), not {layer.inputs.shape}")
     queries = layer.queries
@@ -290,11 +307,18 @@ def _check_conv2d(layer: Layer, shape: tuple[int, ...], where: str) -> None:
             f"{where}: inputs must be (batch, {channels}, height, width) to meet weight {shape}, "
             f"not {layer.inputs.shape}"
         )
+    patches = len(layer.inputs) * channels * shape[2] * shape[3]
     for side in range(2):
         have = layer.inputs.shape[2 + side] + 2 * attributes["padding"][side]
         need = attributes["dilation"][side] * (shape[2 + side] - 1) + 1
         if have < need:
             raise InputError(f"{where}: the kernel must fit the padded input, and needs {need} of {have} cells")
+        patches *= (have - need) // attributes["stride"][side] + 1
+    if patches > room(layer.inputs.size):
+        raise InputError(
+            f"{where}: the input under the kernel, at all its places, must come to at most {room(layer.inputs.size)} "
+            f"numbers, not {patches}; take less padding, or fewer samples"
+        )
 
 
 def _check_codes(layer: Layer, where: str) -> None:

@@ -9,7 +9,9 @@ from gossamer.models import list_energy_tables, list_machines, load_machine, var
 from gossamer.models.loader import _read
 from gossamer.workloads import InputError
 
-MODELS = "dstc, eie, pointacc, sparseloop_stc, systolic, tensorcore, torchsparse"
+MODELS = (
+    "block_ell, csr_spmm, dstc, eie, ese, patdnn, pointacc, sparseloop_stc, spatten, systolic, tensorcore, torchsparse"
+)
 
 
 @pytest.mark.parametrize("name", list_machines())

@@ -318,7 +318,7 @@ def test_the_command_writes_a_page_of_results_and_of_lists_of_them(results, tmp_
         (lambda d: d["total"].update(latency_s=1e-320),
          "total: latency_s must be 0, or from 1e-30 to 2^63, not 9.99989e-321"),
         (lambda d: d["layers"][0]["arithmetic"].pop("rms_error"),
-         "fc1: arithmetic must have rms_error and rms_reference"),
+         "fc1: arithmetic must have max_abs_error, rms_error, rms_reference, same_argmax, saturated"),
         (lambda d: d["layers"][0].update(roofline={}),
          "fc1: roofline must have achieved_macs_per_s, bound_macs_per_s, macs_per_byte, ridge_macs_per_byte"),
         (lambda d: d["layers"][0]["queues"]["activation"].update(

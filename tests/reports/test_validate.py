@@ -79,4 +79,7 @@ def test_only_misses_fail():
 def test_an_unknown_accelerator_lists_the_known_ones():
     with pytest.raises(InputError) as error:
         validations("eyeriss")
-    assert str(error.value) == "unknown accelerator 'eyeriss' to validate; known: eie, tensor-core, pointacc"
+    assert str(error.value) == (
+        "unknown accelerator 'eyeriss' to validate; "
+        "known: eie, ese, tensor-core, pointacc, patdnn, spatten, gpu-kernels"
+    )

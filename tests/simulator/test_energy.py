@@ -15,6 +15,7 @@ TABLES = Path(__file__).resolve().parents[2] / "models" / "energy"
 NAMES = sorted(path.stem for path in TABLES.glob("*.toml"))
 KINDS_OF_SOURCE = (
     "Han et al., ISCA 2016, ", "Wu et al., Sparseloop, MICRO 2022, ", "CACTI 7", "derived from ", "assumed", "half of ",
+    "Han et al., FPGA 2017, ", "Horowitz, ISSCC 2014", "Dally, Hot Chips",
 )  # fmt: skip
 EIE_64, EIE_256 = {"pe": 64, "lnzd_node": 21}, {"pe": 256, "lnzd_node": 85}
 # The published layer Alex-8 on 64 PEs: cycles and SRAM reads of the authors' simulator; the rest does not matter here.
@@ -76,7 +77,7 @@ def test_every_bundled_table_bears_its_file_name_and_a_source_at_each_value(name
     table = bundled(name)
     assert table.name == name and table.description and table.node_nm
     for entry in [*table.per_cycle, *table.per_event, *table.area]:
-        assert entry.source.startswith(KINDS_OF_SOURCE)
+        assert any(kind in entry.source for kind in KINDS_OF_SOURCE)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("-event")])

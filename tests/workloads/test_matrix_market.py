@@ -123,11 +123,11 @@ WRONG_MTX = [
     ),
     (
         TITLE + "coordinate real general\n0 3 0\n",
-        "the matrix must have 1 to 2147483648 elements, zeros included, not 0 x 3",
+        "the matrix must have 1 to 67109888 elements, zeros included, not 0 x 3",
     ),
     (
         TITLE + "coordinate real general\n1000000 1000000 1\n1 1 1\n",
-        "the matrix must have 1 to 2147483648 elements, zeros included, not 1000000 x 1000000",
+        "the matrix must have 1 to 67110912 elements, zeros included, not 1000000 x 1000000",
     ),
     (TITLE + "coordinate real symmetric\n2 3 0\n", "a symmetric matrix must be square, not 2 x 3"),
     (
@@ -206,7 +206,7 @@ def test_an_smtx_has_its_nonzeros_where_the_row_offsets_put_them(tmp_path, seed)
 WRONG_SMTX = [
     ("", "the first line must be 'rows, columns, nonzeros', not ''"),
     ("2, 3\n0 0 0\n", "the first line must be 'rows, columns, nonzeros', not '2, 3'"),
-    ("0, 3, 0\n0\n", "the matrix must have 1 to 2147483648 elements, zeros included, not 0 x 3"),
+    ("0, 3, 0\n0\n", "the matrix must have 1 to 67108864 elements, zeros included, not 0 x 3"),
     ("2, 3, 1\n0 1\n1\n", "2 rows need 3 row offsets, not 2; copy the file again"),
     ("2, 3, 2\n0 1 2\n1\n", "2 column indices are needed, as the first line says, not 1; copy it again"),
     ("2, 3, 2\n0 2 1\n1 2\n", "row offsets must rise from 0 to 2 and never fall; copy the file again"),

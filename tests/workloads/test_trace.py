@@ -348,7 +348,10 @@ def test_a_layer_that_breaks_a_rule_is_refused(make, changes, message):
 
 
 WRONG_PATTERNS = [
-    ({"kind": "n-m"}, "pattern kind must be one of dense, unstructured, n:m, balanced, block, kernel-pattern, not 'n-m'"),
+    (
+        {"kind": "n-m"},
+        "pattern kind must be one of dense, unstructured, n:m, balanced, block, kernel-pattern, not 'n-m'",
+    ),
     ({"kind": "n:m", "n": 2, "m": 4}, "pattern n:m needs axis, and has None"),
     ({"kind": "dense", "n": 2}, "pattern dense takes no n, and has 2"),
     (

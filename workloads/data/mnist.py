@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
 from math import prod
 from pathlib import Path
@@ -13,6 +14,7 @@ from ..errors import InputError
 from ..files.container import one_line, read_bytes
 from .samples import Data
 
+UNPACKED_LIMIT = 2**28  # bytes of a file; the largest published one has 47,040,016
 STEMS = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
@@ -49,9 +51,12 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     data = read_bytes(path, "an IDX file")
     if path.suffix == ".gz":
         try:
-            data = gzip.decompress(data)
+            with gzip.open(io.BytesIO(data)) as file:
+                data = file.read(UNPACKED_LIMIT + 1)
         except (OSError, EOFError, zlib.error) as error:
             raise InputError(f"{path}: the file must be packed by gzip, and {one_line(error)}; copy it again") from None
+        if len(data) > UNPACKED_LIMIT:
+            raise InputError(f"{path}: the file must unpack to at most {UNPACKED_LIMIT:,} bytes, and has more")
     magic = bytes([0, 0, 8, dimensions])  # 8: unsigned bytes
     if data[:4] != magic:
         raise InputError(f"{path}: an IDX file of bytes must begin with {magic.hex()}, not {data[:4].hex()!r}")

@@ -104,7 +104,10 @@ def parse_container(data: bytes, path: Path) -> Container:
             raise InputError(
                 f"{path}: tensor {name!r} must be one of {', '.join(DTYPES)}, not {tensor['dtype']}; convert it"
             )
-        array = np.frombuffer(tensor["data"], dtype).reshape(tensor["shape"])
+        try:
+            array = np.frombuffer(tensor["data"], dtype).reshape(tensor["shape"])
+        except ValueError as error:  # more dimensions than numpy has, or longer ones
+            raise InputError(f"{path}: tensor {name!r} must be an array of numpy's, and {error}; convert it") from None
         array.flags.writeable = False
         tensors[name] = (str(tensor["dtype"]), array)
     return Container(head.metadata, dict(sorted(tensors.items())))

@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import InputError
 from ..trace import Layer, Trace
 from .container import read_bytes
-from .sparse import ELEMENTS_LIMIT
+from .sparse import room
 
 PARTS = ("act.dat", "arithm.dat", "ptr", "spm")
 LONGEST_RUN = 255  # an index of 8 bits, the widest that EIE's format is used with
@@ -49,10 +49,9 @@ def load_eie_dump(folder: str | Path) -> Trace:
     if not rows.size:
         raise InputError(f"{folder}: a dump must hold at least one weight, and all entries are padding")
     row_count = int(rows.max()) + 1
-    if row_count * act.size > ELEMENTS_LIMIT:
-        raise InputError(
-            f"{folder}: the matrix must have at most {ELEMENTS_LIMIT} elements, not {row_count} x {act.size}"
-        )
+    limit = room(sum(len(part) for part, _, _ in slices))
+    if row_count * act.size > limit:
+        raise InputError(f"{folder}: the matrix must have at most {limit} elements, not {row_count} x {act.size}")
     is_bias = cols == act.size
     matrix = np.zeros((row_count, act.size), np.uint8)
     matrix[rows[~is_bias], cols[~is_bias]] = codes[~is_bias]

@@ -35,6 +35,7 @@ ROLES = {
 OPS = {2: "linear", 4: "conv2d"}
 PACKED = ".packed"
 METADATA = {".meta": True, ".metadata": False}  # whether its words are in CUTLASS's order
+OF_TOOLS = re.compile(r"_orig$|_mma_(mask|pruned_p)$|(^|\.)parametrizations\.")  # see importers.masks
 
 
 class HasShape(Protocol):
@@ -133,6 +134,12 @@ def layers_by_name(arrays: Mapping[str, Shaped], stem: str) -> dict[str, dict[st
     """Return the arrays of each layer by role; raises InputError listing the names that have no place."""
     layers: dict[str, dict[str, Shaped]] = {}
     spare = []
+    for name in arrays:
+        if OF_TOOLS.search(name):
+            raise InputError(
+                f"{one_line(name)!r} is one of a pruning tool's parts of a weight, not a whole one; "
+                "gossamer export puts such parts together"
+            )
     for name, array in arrays.items():
         layer, _, last = name.rpartition(".")
         role = ROLES.get(last)

@@ -14,7 +14,7 @@ from ..trace import Layer, Trace
 from .container import one_line, read_bytes
 from .drawn import Draw
 from .numbers import to_float32
-from .sparse import ELEMENTS_LIMIT
+from .sparse import room
 
 BANNER = "%%MatrixMarket matrix"
 FORMATS = ("coordinate", "array")
@@ -46,10 +46,11 @@ def matrix_trace(matrix: np.ndarray, path: Path, draw: Draw, values_are_drawn: b
     return Trace(name=path.stem, layers=(layer,), provenance=provenance)
 
 
-def check_size(rows: int, cols: int) -> None:
-    """Raise InputError unless a dense matrix of ``rows`` x ``cols`` is neither empty nor absurd."""
-    if rows < 1 or cols < 1 or rows * cols > ELEMENTS_LIMIT:
-        raise InputError(f"the matrix must have 1 to {ELEMENTS_LIMIT} elements, zeros included, not {rows} x {cols}")
+def check_size(rows: int, cols: int, entries: int) -> None:
+    """Raise InputError unless a dense matrix of ``rows`` x ``cols`` is neither empty nor absurd for its ``entries``."""
+    limit = room(entries)
+    if rows < 1 or cols < 1 or rows * cols > limit:
+        raise InputError(f"the matrix must have 1 to {limit} elements, zeros included, not {rows} x {cols}")
 
 
 def scatter(shape: tuple[int, int], row: np.ndarray, col: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -77,7 +78,7 @@ def _parse(data: bytes, draw: Draw) -> tuple[np.ndarray, bool]:
         wanted = "rows, columns and entries" if layout == "coordinate" else "rows and columns"
         raise InputError(f"the size line must give {wanted} as whole numbers, not {one_line(size.decode('latin-1'))!r}")
     rows, cols = sides[:2]
-    check_size(rows, cols)
+    check_size(rows, cols, body.count(b"\n") + 1)  # not as many entries as it claims, but as it can have
     if symmetry != "general" and rows != cols:
         raise InputError(f"a {symmetry} matrix must be square, not {rows} x {cols}")
     if layout == "array":
@@ -133,7 +134,7 @@ def _parse_coordinate(
         wrong = np.flatnonzero((index < 0) | (index >= side))
         if wrong.size:
             at = int(wrong[0])
-            raise InputError(f"a {name} must be from 1 to {side}, and entry {at + 1} has {index[at] + 1}")
+            raise InputError(f"a {name} must be from 1 to {side}, and entry {at + 1} has {int(index[at]) + 1}")
     values = draw.values(count) if kind == "pattern" else to_float32(table["value"], "entries")
     if symmetry == "general":
         return scatter(shape, row, col, values)

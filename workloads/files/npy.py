@@ -12,7 +12,9 @@ import numpy as np
 from ..errors import InputError
 from .container import one_line, read_bytes
 
-BYTES_LIMIT = 2**34  # of one array in an .npz, which its header only claims
+UNPACKED_LIMIT = 2**30  # bytes of an .npz that is small: a few kilobytes can claim to hold gigabytes
+PACKED_BY = 100  # a larger .npz may unpack to so many times its size; weights of which 98 % are pruned come to 40
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what numpy writes; others name the memory that they want
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -21,16 +23,32 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     arrays = {}
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for member in archive.infolist():
-                if member.file_size > BYTES_LIMIT:
-                    raise ValueError(f"{member.filename} must have at most {BYTES_LIMIT} bytes, not {member.file_size}")
-                arrays[member.filename.removesuffix(".npy")] = _parse(archive.read(member))
+            members = archive.infolist()
+            _check_sizes(members, len(data))
+            for member in members:
+                name = member.filename.removesuffix(".npy")
+                if name in arrays:
+                    raise ValueError(f"names must differ, and {name!r} occurs twice")
+                arrays[name] = _parse(archive.read(member))
     except Exception as error:  # zipfile, zlib and numpy raise whatever the damage leads them into
         raise InputError(
-            f"{path}: the file must be a whole .npz archive of plain arrays, and is not ({one_line(error)}); "
-            "write it again"
+            f"{path}: the file must be a whole .npz archive of plain arrays, and is not "
+            f"({one_line(error) or type(error).__name__}); write it again"
         ) from None
     return arrays
+
+
+def _check_sizes(members: list[zipfile.ZipInfo], size: int) -> None:
+    """Raise ValueError unless ``members`` of an archive of ``size`` bytes unpack to no more than it can well hold.
+
+    What a member claims bounds what is unpacked of it.
+    """
+    unpacked, limit = sum(member.file_size for member in members), max(UNPACKED_LIMIT, PACKED_BY * size)
+    if unpacked > limit:
+        raise ValueError(f"its {size:,} bytes may unpack to {limit:,}, not to {unpacked:,}")
+    for member in members:
+        if member.compress_type not in METHODS:
+            raise ValueError(f"members must be stored or deflated, not packed by method {member.compress_type}")
 
 
 def read_npy(path: Path) -> np.ndarray:
@@ -40,8 +58,8 @@ def read_npy(path: Path) -> np.ndarray:
         return _parse(data)
     except Exception as error:  # numpy's parser of headers raises whatever the damage leads it into
         raise InputError(
-            f"{path}: the file must be a whole .npy file of plain numbers, and is not ({one_line(error)}); "
-            "write it again"
+            f"{path}: the file must be a whole .npy file of plain numbers, and is not "
+            f"({one_line(error) or type(error).__name__}); write it again"
         ) from None
 
 

@@ -14,7 +14,7 @@ def to_float32(array: np.ndarray, what: str) -> np.ndarray:
     """
     if array.dtype.kind not in "iuf":
         raise InputError(f"{what} must be real numbers, not {array.dtype}; convert it with astype('float32')")
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         converted = array.astype(np.float32)
     wrong = ~np.isfinite(converted)
     if wrong.any():

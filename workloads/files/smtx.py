@@ -42,7 +42,7 @@ def _parse(data: bytes, draw: Draw) -> np.ndarray:
             f"the first line must be 'rows, columns, nonzeros', not {one_line(lines[0][:80].decode('latin-1'))!r}"
         )
     rows, columns, count = (int(side) for side in size)
-    check_size(rows, columns)
+    check_size(rows, columns, cols.size)
     if offsets.size != rows + 1:
         raise InputError(f"{rows} rows need {rows + 1} row offsets, not {offsets.size}; copy the file again")
     if cols.size != count:

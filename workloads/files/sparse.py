@@ -18,7 +18,13 @@ from ..errors import InputError
 
 Form = Literal["dense", "bitmap", "gaps"]
 ELEMENTS_LIMIT = 2**31
+ALWAYS, EACH = 2**26, 2**10  # numbers that any file may stand for, and that each number in it may besides
 RUN = 255  # zeros that a byte without a value stands for
+
+
+def room(numbers: int) -> int:
+    """Return how many numbers, zeros included, may be made of ``numbers`` that are there: few must not ask for all."""
+    return min(ELEMENTS_LIMIT, ALWAYS + EACH * numbers)
 
 
 def pack(array: np.ndarray, *, nibbles: bool = False) -> tuple[Form, dict[str, np.ndarray]]:

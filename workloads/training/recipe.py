@@ -14,10 +14,13 @@ import msgspec
 from msgspec import Meta
 
 from ..data import DATA
-from ..errors import InputError
+from ..errors import InputError, shown
 from ..networks import NETWORKS
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
+
+NAME_LIMIT = 200  # bytes: a file system takes 255, suffixes included
+BASES_LIMIT = 32  # above one another
 
 Count = Annotated[int, Meta(ge=0)]
 Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
@@ -185,8 +188,10 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def __post_init__(self) -> None:
         for key in self.__struct_fields__:
             _checked(key, getattr(self, key))
-        if Path(self.name).name != self.name or not self.name.isprintable():
+        if not self.name or Path(self.name).name != self.name or not self.name.isprintable():
             raise InputError(f"name must be the stem of a file, not {self.name!r}")
+        if len(self.name.encode()) > NAME_LIMIT:
+            raise InputError(f"name must take at most {NAME_LIMIT} bytes, not {len(self.name.encode())}")
         for key, known in (("network", NETWORKS), ("data", DATA)):
             if getattr(self, key) not in ("", *known):
                 raise InputError(f"unknown {key} {getattr(self, key)!r}; known: {', '.join(known)}")
@@ -274,7 +279,11 @@ def _find(name: str | Path) -> Path:
     path = Path(name)
     if path.suffix != ".toml" and str(name) in recipe_names():
         return FOLDER / f"{name}.toml"
-    if not path.is_file():
+    try:
+        is_there = path.is_file()
+    except OSError:  # a name that no file can have
+        is_there = False
+    if not is_there:
         raise InputError(
             f"{name}: a recipe must be a bundled name or a TOML file, and this is neither; "
             f"bundled: {', '.join(recipe_names())}"
@@ -293,12 +302,14 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     base = values.pop("base", None)
     if base is None:
         return values
+    if len(above) > BASES_LIMIT:
+        raise InputError(f"{path}: a base may have a base, but not {BASES_LIMIT} of them; state more in one file")
     if not isinstance(base, str):
-        raise InputError(f"{path}: base must be the name of a recipe, not {base!r}")
+        raise InputError(f"{path}: base must be the name of a recipe, not {shown(base)}")
     beside = path.parent / base
     try:
         found = beside if beside.is_file() else _find(base)
-    except InputError as error:
+    except (InputError, OSError) as error:
         raise InputError(f"{path}: base {error}") from None
     if found.resolve() in (*above, path.resolve()):
         raise InputError(f"{path}: base must lead to a recipe without one, and {base!r} leads back; break the circle")
@@ -309,6 +320,8 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
 
 def build_recipe(values: Mapping[str, Any], where: str) -> Recipe:
     """Return the recipe of these fields, each checked; ``where`` begins the message of the InputError."""
+    if "name" not in values:
+        raise InputError(f"{where}: a recipe needs a name, and has none")
     try:
         return Recipe(**{key: _checked(key, value) for key, value in values.items()})
     except InputError as error:
@@ -327,8 +340,8 @@ def _checked(key: str, value: Any) -> Any:
         raise InputError(f"unknown key {key!r}; known: {', '.join(hints)}")
     try:
         return msgspec.convert(value, hints[key])
-    except msgspec.ValidationError:
-        raise InputError(f"{key} must be {_rule(hints[key])}, not {value!r}") from None
+    except (msgspec.ValidationError, UnicodeError):  # half of a character is no text
+        raise InputError(f"{key} must be {_rule(hints[key])}, not {shown(value)}") from None
 
 
 def _rule(hint: Any) -> str:
