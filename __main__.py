@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from .reports.commands import plot, search, show, simulate, sweeps, synth, train, transform
+from .reports.commands import about, plot, search, show, simulate, sweeps, synth, train, transform
 
 INTERRUPTED = 130  # exit status: 128 + SIGINT, as shells have it
 
@@ -54,6 +54,8 @@ for command in (
     show.list_command,
     simulate.check,
     show.validate,
+    about.sources,
+    about.schema,
     train.train,
     train.diagnose,
     train.export,
@@ -95,7 +97,9 @@ def main(arguments: list[str] | None = None) -> int:
         if message is None:
             raise
         if message:
-            print(f"gossamer: error: {message}", file=sys.stderr)
+            from .workloads.errors import InputError
+
+            print(f"gossamer: error: {InputError(message)}", file=sys.stderr)  # on one line, whatever was typed
         return 2
     if status == INTERRUPTED:
         print("gossamer: interrupted", file=sys.stderr)
@@ -112,6 +116,8 @@ def _bad_input(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, OSError):  # a full disk, a name too long: the environment's, not this program's
         return f"{error.filename or 'output'}: must be usable, and: {error.strerror or error}; choose another"
+    if isinstance(error, MemoryError):
+        return "the work must fit in memory, and does not; choose less of it, or a machine with more"
     if isinstance(error, ValueError) and "null" in str(error):
         return "a path must not hold a NUL character; check the arguments"
     if isinstance(error, TyperException):

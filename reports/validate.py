@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..workloads.errors import InputError
-from . import pointacc_figures, tensorcore_figures
+from . import ese_figures, gpu_figures, patdnn_figures, pointacc_figures, spatten_figures, tensorcore_figures
 from .eie_figures import (
     dump_figures,
-    ese_figures,
     layer_figures,
     layer_runs,
     limit_figures,
@@ -64,7 +63,23 @@ def validate_eie(dump: str | Path | None = None) -> list[Check]:
         *_checks(paper["tables"], table_figures(alex7, alex7_256), slack),
         *_checks(paper["trends"], trend_figures(uniform, unequal), slack),
         *_checks(paper["limits"], limit_figures(uniform), slack),
-        *_checks(paper["ese"], ese_figures(), slack),
+    ]
+
+
+def validate_ese(dump: str | Path | None = None) -> list[Check]:
+    """Return the checks of ESE: its LSTM, what is assumed of its schedule, queues, and balanced pruning.
+
+    Raises InputError for a ``dump``: all that was published is bundled.
+    """
+    if dump is not None:
+        raise InputError(f"{dump}: ese needs no data of its own; leave the path out")
+    paper = read_paper("ese")
+    slack = paper["slack"]
+    return [
+        *_checks(paper["lstm"], ese_figures.lstm_figures(), slack),
+        *_checks(paper["schedule"], ese_figures.schedule_figures(), slack),
+        *_checks(paper["queues"], ese_figures.queue_figures(), slack),
+        *_checks(paper["balance"], ese_figures.balance_figures(), slack),
     ]
 
 
@@ -110,16 +125,76 @@ def validate_pointacc(dump: str | Path | None = None) -> list[Check]:
     ]
 
 
+def validate_patdnn(dump: str | Path | None = None) -> list[Check]:
+    """Return the checks of PatDNN: patterns, storage, and what each technique gains on drawn layers of VGG-16.
+
+    Raises InputError for a ``dump``: all that was published is bundled, and layers are drawn.
+    """
+    if dump is not None:
+        raise InputError(f"{dump}: patdnn needs no data of its own; leave the path out")
+    paper = read_paper("patdnn")
+    slack = paper["slack"]
+    layers = patdnn_figures.traces()
+    gains = patdnn_figures.ablation_figures(layers)
+    return [
+        *_checks(paper["patterns"], patdnn_figures.pattern_figures(layers), slack),
+        *_checks(paper["storage"], patdnn_figures.storage_figures(), slack),
+        *_checks(paper["techniques"], gains, slack),
+        *_checks(paper["ablation"], gains, slack),
+        *_checks(paper["network"], gains, slack),
+    ]
+
+
+def validate_spatten(dump: str | Path | None = None) -> list[Check]:
+    """Return the checks of SpAtten: its top-k engine, whole layers of attention, and what is only told in words.
+
+    Raises InputError for a ``dump``: all that was published is bundled.
+    """
+    if dump is not None:
+        raise InputError(f"{dump}: spatten needs no data of its own; leave the path out")
+    paper = read_paper("spatten")
+    slack = paper["slack"]
+    return [
+        *_checks(paper["engine"], spatten_figures.engine_figures(), slack),
+        *_checks(paper["pipeline"], spatten_figures.pipeline_figures(), slack),
+        *_checks(paper["trends"], spatten_figures.trend_figures(), slack),
+        *_checks(paper["shares"], None, slack),
+    ]
+
+
+def validate_gpu_kernels(dump: str | Path | None = None) -> list[Check]:
+    """Return the checks of sparse kernels on GPUs: times measured on an A100, Sputnik's paper, row swizzle, blocks.
+
+    Raises InputError for a ``dump``: all that was published is bundled.
+    """
+    if dump is not None:
+        raise InputError(f"{dump}: gpu-kernels needs no data of its own; leave the path out")
+    paper = read_paper("gpu-kernels")
+    slack = paper["slack"]
+    return [
+        *_checks(paper["measured"], gpu_figures.measured_figures(), slack),
+        *_checks(paper["paper"], gpu_figures.paper_figures(), slack),
+        *_checks(paper["balance"], gpu_figures.balance_figures(), slack),
+        *_checks(paper["blocks"], gpu_figures.block_figures(), slack),
+    ]
+
+
+VALIDATIONS: dict[str, Callable[[Path | None], list[Check]]] = {
+    "eie": validate_eie,
+    "ese": validate_ese,
+    "tensor-core": validate_tensor_core,
+    "pointacc": validate_pointacc,
+    "patdnn": validate_patdnn,
+    "spatten": validate_spatten,
+    "gpu-kernels": validate_gpu_kernels,
+}
+
+
 def validations(what: str) -> Callable[[Path | None], list[Check]]:
     """Return the function that validates the accelerator ``what``, given the path of data that cannot be bundled."""
-    known: dict[str, Callable[[Path | None], list[Check]]] = {
-        "eie": validate_eie,
-        "tensor-core": validate_tensor_core,
-        "pointacc": validate_pointacc,
-    }
-    if what not in known:
-        raise InputError(f"unknown accelerator {what!r} to validate; known: {', '.join(known)}")
-    return known[what]
+    if what not in VALIDATIONS:
+        raise InputError(f"unknown accelerator {what!r} to validate; known: {', '.join(VALIDATIONS)}")
+    return VALIDATIONS[what]
 
 
 def drawings(what: str) -> Callable[[Path], list[Path]]:

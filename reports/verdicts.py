@@ -37,9 +37,9 @@ def checks_table(checks: Sequence[Check]) -> RenderableType:
             bound = check.published is None
             table.add_row(
                 escape(check.name if check.unit in PURE else f"{check.name}, {check.unit}"),
-                check.tolerance if check.published is None else _as_published(check.published),
+                check.tolerance if check.published is None else as_published(check.published),
                 "" if check.simulated is None else figures(check.simulated),
-                "" if check.error is None else _error(check.error),
+                "" if check.error is None else error_words(check.error),
                 "" if bound else check.tolerance,
                 Text(check.verdict, style=VERDICT_STYLES.get(check.verdict, "")),
                 escape(f"[{sources.index(check.source) + 1}]"),
@@ -58,11 +58,13 @@ def _note(note: str, names: list[str]) -> Text:
     return Text(f"{note}." if len(names) > 4 else f"{'; '.join(names)}: {note}.", style="dim")
 
 
-def _as_published(value: float) -> str:
+def as_published(value: float) -> str:
+    """Return a published figure with the digits that it was given in."""
     return f"{value:,}" if len(str(value)) <= 8 else figures(value)
 
 
-def _error(error: float) -> str:
+def error_words(error: float) -> str:
+    """Return a relative error in percent, signed; 0 only where it is."""
     return f"{100 * error:+.1f} %" if abs(error) >= 0.0005 else "0.0 %" if error else "0"
 
 

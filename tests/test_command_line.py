@@ -91,7 +91,7 @@ def test_sweep_keeps_a_store_and_runs_nothing_twice(capsys, monkeypatch):
     rows = json.loads(first[1])
     assert [(row["pe_count"], row["queue_depth"]) for row in rows] == [(1, 2), (1, 8), (4, 2), (4, 8)]
     assert {"cycles", "speedup", "load_balance", "padding_ratio", "energy_uj"} <= set(rows[0])
-    monkeypatch.setattr("gossamer.simulator.sweep.simulate", None)
+    monkeypatch.setattr("gossamer.simulator.crew.simulate", None)
     assert run(capsys, *arguments) == first
 
 
@@ -181,8 +181,8 @@ def test_the_demonstration_writes_what_it_names(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("simulate", "nope"), "unknown trace 'nope'; known: lenet-digits-dense, "),
-        (("simulate", "lenet-digits-imp", "--on", "eie"), "unknown machine 'eie'; known: a100-dense, a100-muxes, "),
+        (("simulate", "nope"), "unknown trace 'nope'; known: convnet-digits-block, convnet-digits-dense, "),
+        (("simulate", "lenet-digits-imp", "--on", "eie"), "unknown machine 'eie' (did you mean ese?); known: a100-block-ell, a100-dense, "),
         (("simulate", "lenet-digits-imp", "--set", "pe_count=0"), "eie-64pe: pe_count must be at least 1, not 0"),
         (("simulate", "lenet-digits-imp", "--set", "pe_count=3.5"),
          "eie-64pe: pe_count must be a whole number, not 3.5"),
@@ -222,8 +222,8 @@ def test_the_demonstration_writes_what_it_names(capsys):
         (("simulate", "lenet-digits-imp", "--json", "a", "--csv", "a"), "a: two outputs must not have one name; "),
         (("simulate", "lenet-digits-imp", "--json", "x" * 300), "x: must be usable, and: File name too long"),
         (("simulate", "y" * 5000), "y: must be usable, and: File name too long"),
-        (("simulate", "lenet-digits-imp", "--on", "a\0.toml"), "a\0.toml: a machine file must be TOML: "),
-        (("simulate", "lenet-digits-imp", "--json", "a\0"), "a\0: the output must be writable, "),
+        (("simulate", "lenet-digits-imp", "--on", "a\0.toml"), "a\\x00.toml: a machine file must be TOML: "),
+        (("simulate", "lenet-digits-imp", "--json", "a\0"), "a\\x00: the output must be writable, "),
         (("simulate", "lenet-digits-imp", "--set", "pe_count=" + "[" * 5000), "pe_count must be a whole number, not "),
         (("simulate", "lenet-digits-imp", "--set", "pe_count=4\nqueue_depth=3"), "pe_count must be a whole number"),
         (("simulate", "lenet-digits-imp", "--set", "pe_count=4", "--set", "pe_count=5"), "pe_count: a key must be "),

@@ -37,6 +37,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted([ROOT / "README.md", *DOCS.rglob("*.md")])
 IN_A_COPY = DOCS / "how-to" / "add-an-accelerator.md"  # its module lies inside the package
 FENCE = re.compile(r"^```(\w+)(?: +(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PICTURE = re.compile(r"!\[[^\]]*\]\(([^)\s]+\.svg)\)")
 HAVE_TORCH = all(importlib.util.find_spec(name) for name in ("torch", "sklearn"))
 
 
@@ -70,7 +71,9 @@ def runs_here(command):
 
 
 def needs_torch(page):
-    return any(re.search(r"^\$ gossamer train|import torch", block.text, re.MULTILINE) for block in blocks_of(page))
+    return any(
+        re.search(r"^\$ gossamer (train|search)|import torch", block.text, re.MULTILINE) for block in blocks_of(page)
+    )
 
 
 def check_shown(shown, output, where):
@@ -147,6 +150,31 @@ def run_page(page, folder, run):
             runner.run(example, out=report.write, clear_globs=False)
             names.update(example.globs)
             assert not runner.failures, report.getvalue()
+    check_pictures(page, folder)
+
+
+def check_pictures(page, folder):
+    """Hold each picture of a page against the file of that name which its commands left; or put it there, if asked."""
+    for target in PICTURE.findall(page.read_text("utf-8")):
+        stored, made = page.parent / target, folder / Path(target).name
+        assert made.exists(), f"{page.relative_to(ROOT)}: no command of the page makes {made.name}"
+        if os.environ.get("GOSSAMER_WRITE_PICTURES"):
+            stored.parent.mkdir(exist_ok=True)
+            shutil.copyfile(made, stored)
+        shown, drawn = stored.read_text("utf-8"), made.read_text("utf-8")
+        assert words_of(shown) == words_of(drawn), f"{stored.relative_to(ROOT)} is not what its command draws"
+        if drawn_by(shown) == drawn_by(drawn):
+            assert shown == drawn, f"{stored.relative_to(ROOT)} is not what its command draws"
+
+
+def words_of(svg):
+    """Return all that is written in a picture: matplotlib leaves it as comments where it draws letters as paths."""
+    return re.findall(r"<!-- (.*?) -->|<text[^>]*>([^<]*)</text>", svg)
+
+
+def drawn_by(svg):
+    """Return the version of matplotlib that drew a picture; another one may place things otherwise."""
+    return re.findall(r"Matplotlib v([\d.]+)", svg)
 
 
 @pytest.mark.parametrize(
@@ -215,6 +243,17 @@ def test_the_index_lists_every_page():
             assert f"({page.relative_to(DOCS)})" in index, page
 
 
+def test_the_page_of_sparsities_and_hardware_is_what_its_command_writes(tmp_path, monkeypatch):
+    page = DOCS / "background" / "which-sparsity.md"
+    command = shlex.split(
+        next(line for line in page.read_text("utf-8").splitlines() if line.startswith("    gossamer "))
+    )
+    monkeypatch.chdir(tmp_path)
+    status, output = run_here(command[1:])
+    assert status == 0, output
+    assert (tmp_path / page.name).read_text("utf-8") == page.read_text("utf-8")
+
+
 # What the reference pages must list, as the code has it.
 
 
@@ -234,9 +273,10 @@ def rows_of(page, heading):
 
 
 MACHINES = [
-    ("eie", "eie-64pe"), ("systolic", "systolic-16x16"), ("tensorcore", "a100-sparse"),
-    ("sparseloop_stc", "sparseloop-stc"), ("dstc", "dstc-a100"), ("pointacc", "pointacc"),
-    ("torchsparse", "torchsparse-2080ti"),
+    ("eie", "eie-64pe"), ("ese", "ese"), ("systolic", "systolic-16x16"), ("tensorcore", "a100-sparse"),
+    ("sparseloop_stc", "sparseloop-stc"), ("dstc", "dstc-a100"), ("patdnn", "patdnn-kryo485"), ("pointacc", "pointacc"),
+    ("torchsparse", "torchsparse-2080ti"), ("spatten", "spatten"), ("csr_spmm", "a100-sputnik"),
+    ("block_ell", "a100-block-ell"),
 ]  # fmt: skip
 
 
@@ -275,7 +315,9 @@ def toml_word(value):
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-@pytest.mark.parametrize("name", ["Result", "TraceId", "MachineId", "LayerResult", "Totals", "Energy"])
+@pytest.mark.parametrize(
+    "name", ["Result", "TraceId", "MachineId", "LayerResult", "Totals", "Queue", "OverTime", "Energy"]
+)
 def test_the_reference_lists_every_field_of_a_result(name):
     rows = rows_of("reference/results.md", f"### {name}")
     assert [row[0] for row in rows] == fields_of(getattr(result, name))
@@ -304,7 +346,7 @@ def test_the_reference_gives_every_value_of_an_energy_table(name):
     assert [tuple(row) for row in rows_of("reference/energy.md", f"### {name}")] == values
 
 
-@pytest.mark.parametrize(("name", "kind"), [("Header", "_Header"), ("Layer", "_Layer"), ("Pattern", "_Pattern")])
+@pytest.mark.parametrize(("name", "kind"), [("Header", "Header"), ("Layer", "StoredLayer"), ("Pattern", "_Pattern")])
 def test_the_reference_lists_every_key_of_a_trace_file(name, kind):
     rows = rows_of("reference/traces.md", f"### {name}")
     assert [row[0] for row in rows] == fields_of(getattr(trace_file, kind))

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, shown
 
 KINDS = ("dense", "unstructured", "n:m", "balanced", "block", "kernel-pattern")
+LARGEST = 2**31 - 1  # of a pattern's numbers
 SCOPES = ("pe", "pe-column")
 
 
@@ -48,7 +49,9 @@ class Pattern:
                 raise InputError(f"pattern {self.kind} {rule} {name}, and has {getattr(self, name)!r}")
         for name, value in (("n", self.n), ("m", self.m), ("axis", self.axis), ("pe_count", self.pe_count)):
             if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-                raise InputError(f"pattern {self.kind}: {name} must be a whole number, not {value!r}")
+                raise InputError(f"pattern {self.kind}: {name} must be a whole number, not {shown(value)}")
+            if value is not None and value > LARGEST:
+                raise InputError(f"pattern {self.kind}: {name} must be at most {LARGEST}, not {shown(value)}")
         if (
             self.n is not None
             and self.m is not None
@@ -87,10 +90,11 @@ class Pattern:
                 f"its shape is {kept.shape}"
             )
         lanes = np.moveaxis(kept != 0, self.axis, -1)
-        short = -lanes.shape[-1] % self.m
+        m = min(self.m, lanes.shape[-1])  # a group longer than the axis is the axis
+        short = -lanes.shape[-1] % m
         if short:
             lanes = np.pad(lanes, [(0, 0)] * (lanes.ndim - 1) + [(0, short)])
-        groups = lanes.reshape(*lanes.shape[:-1], -1, self.m).sum(axis=-1)
+        groups = lanes.reshape(*lanes.shape[:-1], -1, m).sum(axis=-1)
         if (groups > self.n).any():
             place = tuple(int(i) for i in np.argwhere(groups > self.n)[0])
             raise InputError(

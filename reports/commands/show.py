@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..terminal import check_outputs, finish, make_folder, progress_bar, show
+from ..terminal import check_outputs, finish, make_folder, progress_bar, show, write
 from .options import JsonOption
 
 
@@ -45,26 +45,40 @@ def list_command(
 def validate(
     what: Annotated[
         str,
-        typer.Argument(metavar="[eie|ese|tensor-core|pointacc|patdnn|spatten|gpu-kernels]", help="Which accelerator."),
+        typer.Argument(
+            metavar="[eie|ese|tensor-core|pointacc|patdnn|spatten|gpu-kernels|all]", help="Which accelerator."
+        ),
     ] = "eie",
     dump: Annotated[Path | None, typer.Argument(help="The EIE authors' data folder, for the real layer.")] = None,
     json: JsonOption = None,
     plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Draw plots here (tensor-core, pointacc).")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.md", help="Write all figures, and the cause of each miss, as Markdown.")
+    ] = None,
 ) -> None:
     """Set published figures beside simulated ones, with error and source; status 1 where one is out of tolerance."""
     import msgspec
 
-    from ..validate import drawings, failed, validations
+    from ..validate import VALIDATIONS, drawings, failed, validations
     from ..verdicts import checks_table
 
     check_outputs(json)
-    run = validations(what)
+    check_outputs(out, suffixes=(".md",))
+    runs = {name: validations(name) for name in (VALIDATIONS if what == "all" else [what])}
     draw_all = None if plots is None else drawings(what)
     if plots is not None:
         make_folder(plots)
-    with progress_bar(f"validate {what}"):
-        checks = run(dump)
+    made = {}
+    with progress_bar("validate") as progress:
+        for done, (name, run) in enumerate(runs.items()):
+            progress(done, len(runs), name)
+            made[name] = run(dump if what != "all" or name == "eie" else None)
         drawn = [] if plots is None or draw_all is None else draw_all(plots)
+    checks = [check for of_one in made.values() for check in of_one]
+    if out is not None:
+        from ..validation_page import validation_page
+
+        write(out, validation_page(what, made).encode())
     finish(json, lambda: msgspec.json.format(msgspec.json.encode(checks), indent=1).decode() + "\n",
             checks_table(checks))  # fmt: skip
     if json != "-":

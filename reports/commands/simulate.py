@@ -99,9 +99,7 @@ def compare(
     traces: TracesArgument,
     on: Annotated[
         list[str] | None,
-        typer.Option(
-            "--on", metavar="MACHINE", help="One or more machines; a pattern such as eie-*; or all."
-        ),
+        typer.Option("--on", metavar="MACHINE", help="One or more machines; a pattern such as eie-*; or all."),
     ] = None,
     set_: SetOption = None,
     layer: LayerOption = None,
