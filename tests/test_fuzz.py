@@ -90,7 +90,7 @@ def _lines():
         (lambda: warnings.warn("odd", RuntimeWarning, stacklevel=1), "RuntimeWarning: 'odd' at test_fuzz.py:"),
         (lambda: Path("/nowhere/x").read_bytes(), "FileNotFoundError: "),
         (lambda: next(iter(Path("/etc").glob("hostname*"))).read_bytes(), "opened what is not its own: open '/etc/"),
-        (lambda: np.zeros(3 << 30, np.uint8).sum(), "asked for 3,0"),
+        (lambda: np.zeros(3 << 30, np.uint8).sum(), "asked for "),
     ],
 )
 def test_what_is_wrong_is_noticed(fuzz, tmp_path, act, message):
