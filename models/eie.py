@@ -19,15 +19,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
 
 from ..simulator.occupancy import Sampler
-from ..simulator.result import LayerResult, OverTime, Queue
+from ..simulator.result import LayerResult
 from ..workloads.formats import csc
 from ..workloads.formats.codebook import quantize
 from ..workloads.lowering import Product, lower
 from ..workloads.trace import Layer
+from .eie_config import Config, units
+from .eie_result import network_warnings as network_warnings
+from .eie_result import result_of
 from .eie_timing import Account, Broadcasts, Encoded, Tally, Timing
 from .fixed_point import Datapath, format_for, largest
 from .matvec import Nonzeros, find_nonzeros, multiply, multiply_fixed
@@ -38,53 +40,6 @@ if TYPE_CHECKING:
     from ..simulator.timeline import Timeline
 
 ERT_BASE = "eie-45nm-event"  # which energies an Accelergy reference table replaces
-
-
-class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An EIE array. Capacities are those of one PE; exceeding one is a warning in the result, not an error.
-
-    ``pe_count``: processing elements. ``queue_depth``: ring slots of an activation queue, one of which stays empty.
-    ``index_bits``, ``code_bits``: an entry's run of zeros and its code. ``entries_per_row``: entries in one row of the
-    matrix SRAM. ``clock_hz``. ``spmat_bytes``, ``ptr_bytes``, ``act_sram_bytes``: SRAMs; ``pointer_bits``: a pointer.
-    ``act_registers``: words in each of the two activation register files. ``act_batches``: run vectors (in or out)
-    longer than pe_count x act_registers in batches through the activation SRAM, and charge its reads and writes.
-    ``weights``: "codebook" shares 2**code_bits - 1 values, "exact" keeps them all (timing is the same).
-    ``word_bits``: fixed-point words of weights, activations and accumulators. ``energy``: an energy table.
-    """
-
-    pe_count: int
-    queue_depth: int
-    index_bits: int
-    code_bits: int
-    entries_per_row: int
-    clock_hz: float
-    spmat_bytes: int
-    ptr_bytes: int
-    pointer_bits: int
-    act_registers: int
-    act_sram_bytes: int
-    act_batches: bool
-    weights: str
-    word_bits: int
-    energy: str
-
-    def __post_init__(self) -> None:
-        bounds = {
-            "pe_count": (1, 8192), "queue_depth": (2, 1 << 20), "index_bits": (2, 8), "code_bits": (1, 8),
-            "entries_per_row": (1, 1024), "spmat_bytes": (1, 1 << 40), "ptr_bytes": (1, 1 << 40),
-            "pointer_bits": (1, 64), "act_registers": (1, 1 << 30), "act_sram_bytes": (0, 1 << 40),
-            "word_bits": (2, 24),
-        }  # fmt: skip
-        for name, (least, greatest) in bounds.items():
-            value = getattr(self, name)
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, not {value}")
-            if value > greatest:
-                raise ValueError(f"{name} must be at most {greatest}, not {value}")
-        if not 0 < self.clock_hz < float("inf"):
-            raise ValueError(f"clock_hz must be above 0 and finite, not {self.clock_hz}")
-        if self.weights not in ("codebook", "exact"):
-            raise ValueError(f"weights must be codebook or exact, not {self.weights!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +94,7 @@ def fast(machine: Machine, layer: Layer, memo: Memo) -> LayerResult:
         stored += encoded.pointers[-1]
         pointers += len(encoded.pointers)
     output, arithmetic = memo((*stored_as, config.word_bits), lambda: _compute(workload, config))
-    return _result(machine, layer, account, stored, pointers, output, arithmetic)
+    return result_of(machine, layer, account, stored, pointers, output, arithmetic)
 
 
 def events(machine: Machine, layer: Layer, timeline: Timeline | None = None) -> LayerResult:
@@ -165,30 +120,12 @@ def events(machine: Machine, layer: Layer, timeline: Timeline | None = None) -> 
             saturated += run(account, config, tile, encoded, vector, datapath, accumulators, timeline, sampler)
     output, arithmetic = _judge(datapath, words, saturated, reference)
     over_time = None if sampler is None else sampler.samples()
-    return _result(machine, layer, account, stored, pointers, output, arithmetic, over_time)
+    return result_of(machine, layer, account, stored, pointers, output, arithmetic, over_time)
 
 
 def area_mm2(machine: Machine) -> float | None:
     """Return the area of the array in square millimetres, None where its energy table lists none."""
     return None if machine.energy is None else machine.energy.area_mm2(units(machine.config))
-
-
-def network_warnings(machine: Machine, layers: Sequence[LayerResult]) -> list[str]:
-    """Return a sentence for each memory that holds every one of ``layers``, but not all of them at once."""
-    config: Config = machine.config
-    bits = {part: sum(layer.storage_bits[part] for layer in layers) for part in ("codes", "runs", "pointers")}
-    warnings = []
-    for memory, need, capacity in (
-        ("Spmat SRAM", bits["codes"] + bits["runs"], config.spmat_bytes),
-        ("Ptr SRAM", bits["pointers"], config.ptr_bytes),
-    ):
-        each = -(-need // (8 * config.pe_count))
-        if len(layers) > 1 and each > capacity:
-            warnings.append(
-                f"{memory}: all {len(layers)} layers together take {each} bytes a PE, and it has {capacity}; "
-                "they cannot stay on chip at once"
-            )
-    return warnings
 
 
 def error_bound(machine: Machine, layer: Layer) -> np.ndarray:
@@ -211,15 +148,6 @@ def error_bound(machine: Machine, layer: Layer) -> np.ndarray:
         bound += (fed != 0) @ (half[1] * np.abs(held.astype(np.float64)) + (half[0] * half[1] + half[2]) * kept).T
         bounds.append(bound)
     return _side_by_side(bounds)
-
-
-def units(config: Config) -> dict[str, int]:
-    """Return how many of each unit the machine has; the leading-nonzero detectors form a quadtree over the PEs."""
-    nodes, width = 0, config.pe_count
-    while width > 1:
-        width = -(-width // 4)
-        nodes += width
-    return {"pe": config.pe_count, "lnzd_node": nodes}
 
 
 def share_weights(layer: Layer, config: Config) -> Layer:
@@ -347,103 +275,3 @@ def _judge(
         "activation_fraction_bits": float(datapath.activations.fraction_bits),
         "output_fraction_bits": float(datapath.accumulators.fraction_bits),
     }
-
-
-def _result(
-    machine: Machine,
-    layer: Layer,
-    account: Account,
-    stored: np.ndarray,
-    pointers: int,
-    output: np.ndarray,
-    arithmetic: dict[str, float],
-    over_time: OverTime | None = None,
-) -> LayerResult:
-    """Return the layer's figures from its account; ``stored`` entries and ``pointers`` are those that a PE holds."""
-    config: Config = machine.config
-    counts, cycles, pe_count = account.counts, account.cycles, config.pe_count
-    area = pe_count * cycles
-    idle = int(account.pe["starved"].sum() + account.pe["drained"].sum())
-    storage = csc.storage_bits(
-        int(stored.sum()), pointers, pe_count, config.code_bits, config.index_bits, config.pointer_bits
-    )
-    storage["codebook"] = (1 << config.code_bits) * config.word_bits if config.weights == "codebook" else 0
-    row_bits = config.entries_per_row * (config.code_bits + config.index_bits)
-    energy, warnings = None, _warnings(layer, config, stored, pointers)
-    if machine.energy is not None:
-        misfit = machine.energy.misfit(word_bits=config.word_bits, row_bits=row_bits)
-        if misfit is None:
-            energy = machine.energy.energy(cycles, units(config), counts)
-        else:
-            warnings.append(misfit)
-    result = LayerResult(
-        name=layer.name,
-        op=layer.op,
-        shape=layer.shape,
-        samples=len(layer.inputs),
-        vectors=len(output),
-        cycles=cycles,
-        latency_s=cycles / config.clock_hz,
-        theoretical_cycles=counts["entries"] / pe_count,
-        macs=counts["macs"],
-        utilization=counts["macs"] / area if area else 0.0,
-        load_balance=1 - idle / area if area else 1.0,
-        cycles_by_cause={
-            "pe": {cause: int(of_pe.sum()) for cause, of_pe in account.pe.items()},
-            "broadcaster": dict(account.broadcaster),
-        },
-        cycles_per_unit={"pe": {cause: of_pe.tolist() for cause, of_pe in account.pe.items()}},
-        counts=dict(counts),
-        energy_j=energy,
-        traffic_bytes={
-            "spmat_sram": counts["spmat_reads"] * row_bits // 8,
-            "ptr_sram": counts["ptr_reads"] * 2 * config.pointer_bits // 8,
-            "activations": (counts["act_reads"] + counts["act_writes"]) * config.word_bits // 8,
-        },
-        storage_bits=storage,
-        arithmetic=dict(arithmetic),
-        queues={
-            "activation": Queue(
-                capacity=config.queue_depth - 1,
-                cycles_at_level=np.trim_zeros(account.levels, "b").tolist(),
-                over_time=over_time,
-            )
-        },
-        warnings=warnings,
-    )
-    return result.with_output(output)
-
-
-def _warnings(layer: Layer, config: Config, stored: np.ndarray, pointers: int) -> list[str]:
-    """Return a sentence for each memory that the layer does not fit."""
-    warnings = []
-    rows, columns = layer.shape[0], int(np.prod(layer.shape[1:]))
-    fullest = int(stored.max(initial=0))
-    need = -(-fullest * (config.code_bits + config.index_bits) // 8)
-    if need > config.spmat_bytes:
-        warnings.append(
-            f"Spmat SRAM: PE {int(stored.argmax())} stores {need} bytes of entries, and has {config.spmat_bytes}"
-        )
-    if fullest >= 1 << config.pointer_bits:
-        warnings.append(
-            f"pointers: {config.pointer_bits} bits address {1 << config.pointer_bits} entries, and "
-            f"PE {int(stored.argmax())} stores {fullest}"
-        )
-    need = -(-pointers * config.pointer_bits // 8)
-    if need > config.ptr_bytes:
-        warnings.append(
-            f"Ptr SRAM: {pointers} pointers (columns + 1) take {need} bytes a PE, and it has {config.ptr_bytes}"
-        )
-    if not config.act_batches:
-        for what, length in (("accumulators", rows), ("activation registers", columns)):
-            each = -(-length // config.pe_count)
-            if each > config.act_registers:
-                warnings.append(
-                    f"{what}: a vector of {length} takes {each} a PE, which has {config.act_registers}; "
-                    "set act_batches to run it in batches through the activation SRAM, cycles charged"
-                )
-    words = max(-(-rows // config.pe_count), -(-columns // config.pe_count))
-    if words * config.word_bits > config.act_sram_bytes * 8 and words > config.act_registers:
-        need = -(-words * config.word_bits // 8)
-        warnings.append(f"Act SRAM: {words} activations a PE take {need} bytes, and it has {config.act_sram_bytes}")
-    return warnings

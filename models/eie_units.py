@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from ..simulator.occupancy import Sampler
     from ..simulator.timeline import Timeline
     from ..workloads.formats.csc import Csc
-    from .eie import Config, Tile
+    from .eie import Tile
+    from .eie_config import Config
     from .fixed_point import Datapath
 
 Process = Generator[simpy.Event, Any, None]
