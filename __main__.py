@@ -121,7 +121,11 @@ def _bad_input(error: Exception) -> str | None:
     if isinstance(error, ValueError) and "null" in str(error):
         return "a path must not hold a NUL character; check the arguments"
     if isinstance(error, TyperException):
-        return str(getattr(error, "format_message", lambda: error)())
+        message = str(getattr(error, "format_message", lambda: error)())
+        context = getattr(error, "ctx", None)
+        if context is None or not message or message.endswith("?"):  # as in "Did you mean 'simulate'?"
+            return message
+        return f"{message.rstrip('.')}; see {context.command_path} --help"
     return None
 
 

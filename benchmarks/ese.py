@@ -11,10 +11,10 @@ import numpy as np
 
 from gossamer.models import load_machine
 from gossamer.models.ese import spmv_of
-from gossamer.models.ese_program import Program
+from gossamer.models.parts.ese.program import Program
 from gossamer.simulator import simulate
 from gossamer.workloads.lstm import run_lstm
-from gossamer.workloads.lstm_synth import ese_lstm
+from gossamer.workloads.synth.ese import ese_lstm
 
 
 def seconds(act):

@@ -11,7 +11,7 @@ from pathlib import Path
 import fuzz_seeds as seeds
 import numpy as np
 from fuzz import Target
-from fuzz_damage import damaged
+from fuzz_damage import NUMBERS, damaged
 from fuzz_readers import _container, _look, _write
 
 from gossamer.workloads.files.drawn import Draw
@@ -70,6 +70,95 @@ def onnx_model(rng: random.Random, folder: Path) -> None:
     _look(trace_of_onnx(path, samples, draw=DRAW))
 
 
+def onnx_program(rng: random.Random, folder: Path) -> None:
+    """Read a whole model with operators whose attributes and inputs name any size, or loop as often as they like."""
+    from gossamer.workloads.importers.onnx import trace_of_onnx
+
+    path = _write(folder, "m.onnx", _program(rng))
+    samples = {"x": np.ones((1, 3, 6, 6), np.float32)} if rng.random() < 0.8 else None
+    _look(trace_of_onnx(path, samples, draw=DRAW))
+
+
+def _program(rng: random.Random) -> bytes:
+    from onnx import TensorProto, helper, numpy_helper
+
+    def whole(name: str, *numbers: int) -> None:
+        kept = np.array([max(-(2**63), min(number, 2**63 - 1)) for number in numbers], np.int64)
+        constants.append(numpy_helper.from_array(kept, name))
+
+    def number() -> int:
+        return int(rng.choice((0, 1, 2, 3, 64, 1000, 5000, 10**6, 10**9, -1, *NUMBERS[:19])))
+
+    constants = [numpy_helper.from_array(seeds.sparse(np.random.default_rng(4), 2, 3, 3, 3), "c")]
+    nodes, last = [], "x"
+    for place in range(rng.randrange(1, 4)):
+        kind, out, name = rng.choice(_HOSTILE), f"v{place}", f"n{place}"
+        if kind in ("Expand", "Tile", "ConstantOfShape", "Reshape"):
+            whole(name, *(number() for _ in range(4)))
+            given = [name] if kind == "ConstantOfShape" else [last, name]
+            nodes.append(helper.make_node(kind, given, [out], name=name))
+        elif kind == "Pad":
+            whole(name, *(number() for _ in range(8)))
+            nodes.append(helper.make_node("Pad", [last, name], [out], name=name))
+        elif kind == "Range":
+            for part, value in (("a", 0), ("b", number()), ("d", rng.choice((0, 1, -1, 3)))):
+                constants.append(
+                    numpy_helper.from_array(np.array(max(-(2**62), min(value, 2**62)), np.int64), name + part)
+                )
+            nodes.append(helper.make_node("Range", [name + "a", name + "b", name + "d"], [out], name=name))
+        elif kind == "Loop":
+            constants.append(
+                numpy_helper.from_array(
+                    np.array(min(rng.choice((0, 1, 2, 5, 100, abs(number()))), 2**62), np.int64), name
+                )
+            )
+            constants.append(numpy_helper.from_array(np.array(True), name + "c"))
+            body = [helper.make_node("Identity", ["go"], ["on"]),
+                    helper.make_node(rng.choice(("Identity", "Relu")), ["s"], ["t"])]  # fmt: skip
+            if rng.random() < 0.5:
+                body.append(helper.make_node("Concat", ["t", "t"], ["u"], axis=0))
+            value = helper.make_tensor_value_info
+            inner = helper.make_graph(
+                body, "body", [value("i", TensorProto.INT64, []), value("go", TensorProto.BOOL, []),
+                               value("s", TensorProto.FLOAT, None)],
+                [value("on", TensorProto.BOOL, []), value(body[-1].output[0], TensorProto.FLOAT, None)],
+            )  # fmt: skip
+            given = [rng.choice((name, name, name, "")), name + "c", last]
+            nodes.append(helper.make_node("Loop", given, [out], name=name, body=inner))
+        else:
+            pair = [min(max(number(), -(2**63)), 2**63 - 1) for _ in range(2)]
+            chosen = {rng.choice(("strides", "dilations")): pair, "kernel_shape": [3, 3]}
+            if kind != "Conv" and rng.random() < 0.5:
+                chosen["kernel_shape"] = [min(max(number(), -(2**63)), 2**63 - 1) for _ in range(2)]
+            if rng.random() < 0.5:
+                chosen["pads"] = [min(max(number(), -(2**63)), 2**63 - 1) for _ in range(4)]
+            if kind == "AveragePool" and "dilations" in chosen:
+                del chosen["dilations"]
+            nodes.append(helper.make_node(kind, [last, "c"] if kind == "Conv" else [last], [out], name=name, **chosen))
+        last = out if kind != "Conv" else rng.choice((last, out))
+    nodes.append(helper.make_node("Conv", [last, "c"], ["y"], name="conv", kernel_shape=[3, 3]))
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 6, 6])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], constants,
+    )  # fmt: skip
+    data: bytes = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString()
+    return data
+
+
+_HOSTILE = (
+    "Expand",
+    "Tile",
+    "ConstantOfShape",
+    "Reshape",
+    "Pad",
+    "Range",
+    "Loop",
+    "Conv",
+    "MaxPool",
+    "AveragePool",
+)
+
+
 def prepare() -> None:
     """Make what is damaged, before any case is watched, and read it once."""
     from tempfile import TemporaryDirectory
@@ -89,4 +178,5 @@ def prepare() -> None:
 TARGETS = (
     Target("state-dict", state_dict, 20, limit_s=10),
     Target("onnx", onnx_model, 20, limit_s=20),
+    Target("onnx-program", onnx_program, 10, limit_s=40),
 )

@@ -11,9 +11,9 @@ from statistics import median
 import numpy as np
 
 from gossamer.models import block_ell, csr_spmm, load_machine
-from gossamer.models.csr_spmm_config import choose
-from gossamer.models.csr_spmm_rows import measure_work
-from gossamer.models.csr_spmm_time import measure, solve
+from gossamer.models.parts.csr_spmm.config import choose
+from gossamer.models.parts.csr_spmm.rows import measure_work
+from gossamer.models.parts.csr_spmm.timing import measure, solve
 from gossamer.simulator.memo import Memo
 from gossamer.workloads.gemm import Gemm
 from gossamer.workloads.trace import Layer

@@ -12,7 +12,7 @@ from statistics import median
 import numpy as np
 
 from gossamer.models import load_machine, vary
-from gossamer.models.eie_timing import Broadcasts, Encoded, Timing
+from gossamer.models.parts.eie.timing import Broadcasts, Encoded, Timing
 from gossamer.simulator import simulate
 from gossamer.simulator.sweep import Case, grid_points, sweep
 from gossamer.workloads import load_trace

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gossamer.models import load_machine
-from gossamer.models.eie_timing import Broadcasts, Encoded, Timing
+from gossamer.models.parts.eie.timing import Broadcasts, Encoded, Timing
 from gossamer.simulator import simulate
 from gossamer.workloads.formats import csc
 from gossamer.workloads.synth import eie_layer

@@ -1,4 +1,4 @@
-"""Which hardware is simulated: one accelerator a module, its configurations in ``configs``."""
+"""Which hardware is simulated: one accelerator a module, its parts in ``parts``, its configurations in ``configs``."""
 
 from .loader import list_energy_tables, list_machines, load_machine, vary
 

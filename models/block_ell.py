@@ -3,8 +3,8 @@
 Every block row keeps the same number of blocks, width; those that fill it up are multiplied too. A CTA has one block
 row and some columns. It gathers, block by block, the rows of the dense matrix that stand under its blocks, so that to
 its tensor cores, shared memory and L2 it is a dense product whose reduction is width x block long: a product of
-`gossamer.models.tensorcore_gemm`, whose recurrences and units are used as they are. A weight without blocks keeps every
-block with a nonzero, zeros and all.
+`parts.tensorcore.gemm`, whose recurrences and units are used as they are. A weight without blocks keeps every block
+with a nonzero, zeros and all.
 
 Assumed, for the library's kernel (cuSPARSE, Block-SpMM) is not public: the tile above; that a step of the reduction
 has as many blocks as fill ``cta_depth``; that an instruction's 16 rows stay idle where a block has fewer; that L2
@@ -25,18 +25,24 @@ import numpy as np
 
 from ..simulator.memo import Memo
 from ..simulator.result import LayerResult
-from ..workloads.errors import InputError
 from ..workloads.formats.block_ell import PADDING, BlockEll, encode, kept_blocks, storage_bits
 from ..workloads.gemm import Gemm, Operands, lower_gemm, operands, vectors
 from ..workloads.trace import Layer
-from . import tensorcore_config, tensorcore_values
-from .tensorcore_gemm import BUSY, CAUSES, TICKS, Account, Times, count, measure, solve, to_ticks
-from .tensorcore_plan import INSTRUCTION_ROWS, Plan, plan
-from .tensorcore_values import Rounded
+from .parts.counting import share_of
+from .parts.energy import energy_of
+from .parts.ranges import check_bounds
+from .parts.roofline import roofline
+from .parts.tensorcore import config as tensorcore_config
+from .parts.tensorcore import values as tensorcore_values
+from .parts.tensorcore.causes import by_cycles
+from .parts.tensorcore.gemm import CAUSES, Account, count, solve
+from .parts.tensorcore.plan import INSTRUCTION_ROWS, Plan, plan
+from .parts.tensorcore.tiles import Times, check_ends, measure
+from .parts.tensorcore.values import Rounded
+from .parts.ticks import to_ticks
 
 if TYPE_CHECKING:
     from ..simulator.machine import Machine
-    from ..simulator.result import Energy
     from ..simulator.timeline import Timeline
 
 OPS = ("linear", "conv2d", "matmul")
@@ -45,7 +51,7 @@ OWN_CAUSES = (*CAUSES[: CAUSES.index("padding") + 1], "padding_blocks", *CAUSES[
 
 
 class Config(tensorcore_config.Config, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A GPU with tensor cores, as `gossamer.models.tensorcore_config.Config`, that multiplies blocks.
+    """A GPU with tensor cores, as `parts.tensorcore.config.Config`, that multiplies blocks.
 
     ``block``: rows and columns of a block, which take the place of ``cta_rows``, ``warp_rows`` and, as a multiple,
     ``cta_depth``. ``index_bits``: of a block's column. Sparsity must be dense, tiling fixed and split_k 1.
@@ -56,12 +62,7 @@ class Config(tensorcore_config.Config, frozen=True, kw_only=True, forbid_unknown
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least, greatest in (("block", 1, 1024), ("index_bits", 1, 32)):
-            value = getattr(self, name)
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, not {value}")
-            if value > greatest:
-                raise ValueError(f"{name} must be at most {greatest}, not {value}")
+        check_bounds(self, {"block": (1, 1024), "index_bits": (1, 32)})
         for name, only in (("sparsity", "dense"), ("tiling", "fixed"), ("split_k", 1)):
             if getattr(self, name) != only:
                 raise ValueError(f"{name} must be {only} where blocks are multiplied whole, not {getattr(self, name)}")
@@ -100,7 +101,7 @@ class Job:
 
 
 def fast(machine: Machine, layer: Layer, memo: Memo) -> LayerResult:
-    """Return what ``layer`` costs on ``machine``, by the recurrences of `gossamer.models.tensorcore_gemm`."""
+    """Return what ``layer`` costs on ``machine``, by the recurrences of `parts.tensorcore.gemm`."""
     config: Config = machine.config
     whole = memo((layer, "gemm"), lambda: lower_gemm(layer))
     shape = memo((layer, "blocks", config.block), lambda: _shape(config, layer, whole))
@@ -114,8 +115,8 @@ def fast(machine: Machine, layer: Layer, memo: Memo) -> LayerResult:
 
 
 def events(machine: Machine, layer: Layer, timeline: Timeline | None = None) -> LayerResult:
-    """Return what ``layer`` costs on ``machine``, by stepping the units of `gossamer.models.tensorcore_units`."""
-    from .tensorcore_units import Values, run
+    """Return what ``layer`` costs on ``machine``, by stepping the units of `parts.tensorcore.units`."""
+    from .parts.tensorcore.units import Values, run
 
     config: Config = machine.config
     whole = lower_gemm(layer)
@@ -174,7 +175,6 @@ def _job(config: Config, shape: Shape, whole: Gemm) -> Job:
     )
     planned = plan(own, gemm, None)
     times = measure(own, gemm, planned)
-    _check_range(own, gemm, times)
     stored = storage_bits(shape.blocks, block, tensorcore_config.DTYPE_BITS[config.dtype], config.index_bits)
     surplus = sum(stored.values()) - sum(times.storage_bits.values())
     hbm_bits = 8 * Fraction(config.hbm_bytes_per_s) * Fraction(config.hbm_efficiency) / Fraction(config.clock_hz)
@@ -187,27 +187,8 @@ def _job(config: Config, shape: Shape, whole: Gemm) -> Job:
         hbm_write_bits=write,
         hbm=to_ticks((read + write) / hbm_bits),
     )
+    check_ends(own, times)
     return Job(own, shape, whole, gemm, planned, times)
-
-
-def _check_range(config: Config, gemm: Gemm, times: Times) -> None:
-    """Raise InputError where the ticks of all CTAs, one after another, could leave 64 bits."""
-    steps = times.l2.shape[1]
-    slowest = {
-        "fp16_fma_per_clk": int(times.tensor_core.max()) * steps,
-        "smem_bytes_per_clk": int(times.shared_memory.max()) * steps,
-        "l2_bytes_per_clk": int(times.l2.max()) * steps,
-        "hbm_bytes_per_s": times.epilogue,
-        "fill_cycles": times.fill,
-    }
-    ticks = times.launch + times.hbm + gemm.count * times.column_tiles * sum(slowest.values())
-    limit = int((1 << 62) * Fraction(config.kernel_efficiency)) // times.slots
-    if ticks >= limit:
-        name = max(slowest, key=lambda name: slowest[name])
-        raise InputError(
-            f"a product must take fewer than {limit // TICKS} cycles to be counted in 64 bits, and could take "
-            f"{ticks // TICKS} with {name} = {getattr(config, name):g}; change it"
-        )
 
 
 def _encoded(config: Config, layer: Layer, weight: np.ndarray) -> BlockEll:
@@ -278,7 +259,7 @@ def _finish(
     for product, held in enumerate(rounded):
         parts = np.concatenate(sums[product * tall : (product + 1) * tall], axis=1)
         outputs.append(held.finish(np.ascontiguousarray(parts[:, : job.whole.rows])))
-    return tensorcore_values.judge(layer, given, rounded, outputs)
+    return tensorcore_values.judge(layer, given, tensorcore_values.lost_operands(rounded), outputs)
 
 
 def _causes(job: Job, account: Account) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, list[int]]]]:
@@ -289,25 +270,11 @@ def _causes(job: Job, account: Account) -> tuple[dict[str, dict[str, int]], dict
     """
     config, shape, spent = job.config, job.shape, dict(account.causes)
     used = spent["tensor_core"]
-    filled = used * config.block // (-(-config.block // INSTRUCTION_ROWS) * INSTRUCTION_ROWS)
-    real = filled * shape.real // shape.blocks
+    filled = share_of(used, config.block, -(-config.block // INSTRUCTION_ROWS) * INSTRUCTION_ROWS)
+    real = share_of(filled, shape.real, shape.blocks)
     spent["tensor_core"], spent["padding_blocks"] = real, filled - real
     spent["padding"] = spent["padding"] + used - filled
-    per_sm = config.ctas_per_sm
-
-    def whole(ticks: np.ndarray, share: int) -> np.ndarray:
-        return -(-ticks // (TICKS * share))
-
-    of_sm = np.stack([spent[cause] for cause in OWN_CAUSES]).reshape(len(OWN_CAUSES), config.sm_count, per_sm).sum(2)
-    cycles = np.diff(whole(of_sm.cumsum(axis=0), per_sm), axis=0, prepend=0)
-    each = {"sm": {cause: row.tolist() for cause, row in zip(OWN_CAUSES, cycles, strict=True)}}
-    working = {unit: account.busy[unit].reshape(config.sm_count, per_sm).sum(axis=1) // per_sm for unit in BUSY}
-    working["l2"] = np.array([account.l2 // job.times.running])
-    working["hbm"] = np.array([job.times.hbm])
-    for unit, ticks in working.items():
-        busy = whole(np.minimum(ticks, account.total), 1)
-        each[unit] = {"busy": busy.tolist(), "idle": (account.cycles - busy).tolist()}
-    return {unit: {cause: sum(row) for cause, row in causes.items()} for unit, causes in each.items()}, each
+    return by_cycles(config, job.times, account, {cause: spent[cause] for cause in OWN_CAUSES})
 
 
 def _result(
@@ -328,7 +295,8 @@ def _result(
         "fill_weights": shape.real * config.block**2 - macs // job.whole.columns,
     }
     causes, each = _causes(job, account)
-    energy, warnings = _energy(machine, config, cycles, counts)
+    word_bits = round(8 * config.element_bytes)
+    energy, warnings = energy_of(machine.energy, cycles, {"sm": config.sm_count}, counts, word_bits=word_bits)
     moved = counts["hbm_read_bytes"] + counts["hbm_write_bytes"]
     peak, bandwidth = multipliers * config.clock_hz, config.hbm_bytes_per_s * config.hbm_efficiency
     result = LayerResult(
@@ -354,12 +322,7 @@ def _result(
         },
         storage_bits=dict(job.times.storage_bits),
         arithmetic=None if output is None else output[1],
-        roofline={
-            "macs_per_byte": macs / moved,
-            "ridge_macs_per_byte": peak / bandwidth,
-            "bound_macs_per_s": min(peak, macs / moved * bandwidth),
-            "achieved_macs_per_s": macs / (cycles / config.clock_hz),
-        },
+        roofline=roofline(macs, moved, cycles / config.clock_hz, peak, bandwidth),
         tiling={"cta_rows": config.cta_rows, "cta_columns": config.cta_columns, "width": shape.width},
         warnings=[
             *warnings,
@@ -368,15 +331,6 @@ def _result(
         ],
     )
     return result if output is None else result.with_output(output[0])
-
-
-def _energy(machine: Machine, config: Config, cycles: int, counts: dict[str, int]) -> tuple[Energy | None, list[str]]:
-    if machine.energy is None:
-        return None, []
-    misfit = machine.energy.misfit(word_bits=round(8 * config.element_bytes))
-    if misfit is not None:
-        return None, [misfit]
-    return machine.energy.energy(cycles, {"sm": config.sm_count}, counts), []
 
 
 def _pattern_warnings(config: Config, layer: Layer) -> list[str]:

@@ -1,8 +1,8 @@
 """CSR SpMM on a GPU: a sparse weight without structure, times dense vectors, on multiply-adders without tensor cores.
 
 Sputnik's kernel (1-D tiles, sub-warps, vector loads, row swizzle) and a plain row split are configurations of one
-machine. `gossamer.models.csr_spmm_rows` has what warps get, `gossamer.models.csr_spmm_time` the recurrences,
-`gossamer.models.csr_spmm_units` steps the units.
+machine. `parts.csr_spmm.rows` has what warps get, `parts.csr_spmm.timing` the recurrences, `parts.csr_spmm.units` steps
+the units.
 
 Source: Gale, Zaharia, Young, Elsen, "Sparse GPU Kernels for Deep Learning", SC 2020, and its library Sputnik.
 """
@@ -17,17 +17,18 @@ import numpy as np
 from ..simulator.memo import Memo
 from ..simulator.result import LayerResult
 from ..workloads.gemm import Gemm, lower_gemm, operands, vectors
-from . import csr_spmm_values
-from .csr_spmm_config import LINE_BYTES, SECTOR_BYTES, Config, choose
-from .csr_spmm_rows import measure_work
-from .csr_spmm_sharing import GRAINS
-from .csr_spmm_time import CAUSES, Account, Times, measure, solve
-from .tensorcore_gemm import TICKS
-from .tensorcore_values import judge, range_warnings
+from .parts.csr_spmm import values as csr_spmm_values
+from .parts.csr_spmm.config import LINE_BYTES, SECTOR_BYTES, Config, choose
+from .parts.csr_spmm.rows import measure_work
+from .parts.csr_spmm.sharing import GRAINS
+from .parts.csr_spmm.timing import CAUSES, Account, Times, measure, solve
+from .parts.energy import energy_of
+from .parts.roofline import roofline
+from .parts.tensorcore.values import judge, lost_operands, range_warnings
+from .parts.ticks import TICKS
 
 if TYPE_CHECKING:
     from ..simulator.machine import Machine
-    from ..simulator.result import Energy
     from ..simulator.timeline import Timeline
     from ..workloads.trace import Layer
 
@@ -87,8 +88,8 @@ def fast(machine: Machine, layer: Layer, memo: Memo) -> LayerResult:
 
 
 def events(machine: Machine, layer: Layer, timeline: Timeline | None = None) -> LayerResult:
-    """Return what ``layer`` costs on ``machine``, by stepping its units; see `gossamer.models.csr_spmm_units`."""
-    from .csr_spmm_units import run
+    """Return what ``layer`` costs on ``machine``, by stepping its units; see `parts.csr_spmm.units`."""
+    from .parts.csr_spmm.units import run
 
     gemm = lower_gemm(layer)
     config: Config = choose(machine.config, gemm.columns)
@@ -104,7 +105,7 @@ def events(machine: Machine, layer: Layer, timeline: Timeline | None = None) -> 
     output = None
     if config.functional:
         parts = [held.finish(np.ascontiguousarray(part.T)) for held, part in zip(rounded, sums, strict=True)]
-        output = judge(layer, given, rounded, parts)
+        output = judge(layer, given, lost_operands(rounded), parts)
     return _result(machine, config, layer, gemm, times, account, output)
 
 
@@ -192,7 +193,9 @@ def _result(
     counts, cycles = _counts(_macs(layer, gemm), times, account), account.cycles
     causes, each = _causes(config, times, account)
     multipliers = config.sm_count * config.fma_per_clk
-    energy, warnings = _energy(machine, config, cycles, counts)
+    energy, warnings = energy_of(
+        machine.energy, cycles, {"sm": config.sm_count}, counts, word_bits=8 * config.value_bytes
+    )
     macs, moved = counts["macs"], counts["hbm_read_bytes"] + counts["hbm_write_bytes"]
     peak, bandwidth = multipliers * config.clock_hz, config.hbm_bytes_per_s * config.hbm_efficiency
     result = LayerResult(
@@ -219,12 +222,7 @@ def _result(
         },
         storage_bits=dict(times.storage_bits),
         arithmetic=None if output is None else output[1],
-        roofline={
-            "macs_per_byte": macs / moved,
-            "ridge_macs_per_byte": peak / bandwidth,
-            "bound_macs_per_s": min(peak, macs / moved * bandwidth),
-            "achieved_macs_per_s": macs / (cycles / config.clock_hz),
-        },
+        roofline=roofline(macs, moved, cycles / config.clock_hz, peak, bandwidth),
         tiling={
             "block_rows": config.block_rows, "tile_columns": config.tile_columns,
             "rows_per_warp": config.rows_per_warp, "blocks_per_sm": config.blocks_per_sm,
@@ -236,15 +234,6 @@ def _result(
         ],
     )  # fmt: skip
     return result if output is None else result.with_output(output[0])
-
-
-def _energy(machine: Machine, config: Config, cycles: int, counts: dict[str, int]) -> tuple[Energy | None, list[str]]:
-    if machine.energy is None:
-        return None, []
-    misfit = machine.energy.misfit(word_bits=8 * config.value_bytes)
-    if misfit is not None:
-        return None, [misfit]
-    return machine.energy.energy(cycles, {"sm": config.sm_count}, counts), []
 
 
 def _capacity_warnings(config: Config, gemm: Gemm, times: Times) -> list[str]:

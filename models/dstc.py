@@ -25,9 +25,14 @@ import numpy as np
 from numba import njit
 
 from ..simulator.result import LayerResult
+from ..workloads.blocks import row_blocks
 from ..workloads.gemm import Operands, operands
-from . import tensorcore_values
-from .dispatch import first_free
+from .parts.counting import check_count
+from .parts.dispatch import first_free
+from .parts.energy import energy_of
+from .parts.ranges import check_bounds, check_not_negative, check_positive, check_shares
+from .parts.roofline import roofline
+from .parts.tensorcore import values as tensorcore_values
 
 if TYPE_CHECKING:
     import simpy
@@ -36,7 +41,7 @@ if TYPE_CHECKING:
     from ..simulator.memo import Memo
     from ..simulator.timeline import Timeline
     from ..workloads.trace import Layer
-    from .dispatch import Dispatcher
+    from .parts.dispatch import Dispatcher
 
 Process = Generator["simpy.Event", Any, None]
 OPS = ("linear", "conv2d", "matmul")
@@ -68,20 +73,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     energy: str
 
     def __post_init__(self) -> None:
-        for name in ("core_count", "tile_rows", "tile_columns", "quantum_rows", "quantum_columns", "quanta_per_clk"):
-            value = getattr(self, name)
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
-            if value > 65536:
-                raise ValueError(f"{name} must be at most 65536, not {value}")
-        for name in ("clock_hz", "hbm_bytes_per_s"):
-            value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name} must be above 0 and finite, not {value}")
-        if not 0 <= self.launch_s < math.inf:
-            raise ValueError(f"launch_s must be at least 0 and finite, not {self.launch_s}")
-        if not 0 < self.hbm_efficiency <= 1:
-            raise ValueError(f"hbm_efficiency must be above 0 and at most 1, not {self.hbm_efficiency}")
+        counts = ("core_count", "tile_rows", "tile_columns", "quantum_rows", "quantum_columns", "quanta_per_clk")
+        check_bounds(self, dict.fromkeys(counts, (1, 65536)))
+        check_positive(self, "clock_hz", "hbm_bytes_per_s")
+        check_not_negative(self, "launch_s")
+        check_shares(self, "hbm_efficiency")
 
     @property
     def multipliers(self) -> int:
@@ -134,7 +130,7 @@ def events(machine: Machine, layer: Layer, timeline: Timeline | None = None) -> 
     """Return what ``layer`` costs on ``machine``, by stepping its cores quantum by quantum."""
     import simpy
 
-    from .dispatch import Dispatcher
+    from .parts.dispatch import Dispatcher
 
     config: Config = machine.config
     products = operands(layer)
@@ -156,7 +152,7 @@ def events(machine: Machine, layer: Layer, timeline: Timeline | None = None) -> 
     output = None
     if config.functional:
         parts = [held.finish(total) for held, total in zip(rounded, sums, strict=True)]
-        output = tensorcore_values.judge(layer, products, rounded, parts)
+        output = tensorcore_values.judge(layer, products, tensorcore_values.lost_operands(rounded), parts)
     return _result(machine, layer, products, account, output)
 
 
@@ -222,18 +218,21 @@ def _core(
 
 def _count(matrix: np.ndarray, tile: int) -> np.ndarray:
     """Return the nonzeros of each ``tile`` of rows, (tiles, columns) float64."""
-    starts = np.arange(0, len(matrix), tile)
-    return np.add.reduceat(matrix != 0, starts, axis=0, dtype=np.float64)
+    counts = np.empty((-(-len(matrix) // tile), matrix.shape[1]))
+    for rows in row_blocks(matrix, multiple=tile):
+        top = np.arange(0, rows.stop - rows.start, tile)
+        np.add.reduceat(matrix[rows] != 0, top, axis=0, dtype=np.float64, out=counts[rows.start // tile :][: len(top)])
+    return counts
 
 
 def _values(layer: Layer, products: list[Operands]) -> tuple[np.ndarray, dict[str, float]]:
-    rounded = [tensorcore_values.Rounded.of(product, "fp16", 0.0, 0.0) for product in products]
-    outputs = []
-    for product in rounded:
-        sums = tensorcore_values.zeros(len(product.vectors), len(product.weight), "fp16")
-        tensorcore_values.accumulate(product.weight, product.vectors, sums)
-        outputs.append(product.finish(sums))
-    return tensorcore_values.judge(layer, products, rounded, outputs)
+    def sums_of(held: tensorcore_values.Rounded) -> np.ndarray:
+        sums = tensorcore_values.zeros(len(held.vectors), len(held.weight), "fp16")
+        tensorcore_values.accumulate(held.weight, held.vectors, sums)
+        return sums
+
+    outputs, lost = tensorcore_values.compute(products, "fp16", sums_of)
+    return tensorcore_values.judge(layer, products, lost, outputs)
 
 
 def _traffic(layer: Layer, products: list[Operands]) -> Traffic:
@@ -266,6 +265,8 @@ def _result(
     launch, hbm = _launch_and_hbm(config, traffic)
     computed = int(account.done.max())
     cycles = launch + max(computed, hbm)
+    taken = {"launch_s clock_hz": launch, "hbm_bytes_per_s hbm_efficiency clock_hz": hbm, "core_count": computed}
+    check_count(config, taken, times=config.core_count)
     each = {
         "launch": np.full(config.core_count, launch),
         "multiply": account.busy,
@@ -279,8 +280,8 @@ def _result(
         "hbm_read_bytes": traffic.read,
         "hbm_write_bytes": traffic.write,
     }
-    energy = None if machine.energy is None else machine.energy.energy(cycles, {"core": config.core_count}, counts)
-    peak, intensity = config.multipliers * config.clock_hz, account.macs / moved
+    energy, misfits = energy_of(machine.energy, cycles, {"core": config.core_count}, counts, word_bits=WORD_BITS)
+    peak = config.multipliers * config.clock_hz
     result = LayerResult(
         name=layer.name,
         op=layer.op,
@@ -300,13 +301,8 @@ def _result(
         traffic_bytes={"hbm": moved},
         storage_bits=traffic.storage_bits,
         arithmetic=None if output is None else output[1],
-        roofline={
-            "macs_per_byte": intensity,
-            "ridge_macs_per_byte": float(peak / bandwidth),
-            "bound_macs_per_s": min(peak, intensity * float(bandwidth)),
-            "achieved_macs_per_s": account.macs / (cycles / config.clock_hz),
-        },
-        warnings=[] if output is None else tensorcore_values.range_warnings(output[1], "fp16"),
+        roofline=roofline(account.macs, moved, cycles / config.clock_hz, peak, float(bandwidth)),
+        warnings=[*misfits, *([] if output is None else tensorcore_values.range_warnings(output[1], "fp16"))],
     )
     return result if output is None else result.with_output(output[0])
 

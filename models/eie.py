@@ -27,12 +27,15 @@ from ..workloads.formats import csc
 from ..workloads.formats.codebook import quantize
 from ..workloads.lowering import Product, lower
 from ..workloads.trace import Layer
-from .eie_config import Config, units
-from .eie_result import network_warnings as network_warnings
-from .eie_result import result_of
-from .eie_timing import Account, Broadcasts, Encoded, Tally, Timing
-from .fixed_point import Datapath, format_for, largest
-from .matvec import Nonzeros, find_nonzeros, multiply, multiply_fixed
+from .parts.accuracy import accuracy
+from .parts.dense import bias_of
+from .parts.eie.config import Config, units
+from .parts.eie.result import network_warnings as network_warnings
+from .parts.eie.result import result_of
+from .parts.eie.tile import Tile
+from .parts.eie.timing import Account, Broadcasts, Encoded, Tally, Timing
+from .parts.fixed_point import Datapath, format_for, largest
+from .parts.matvec import Nonzeros, find_nonzeros, multiply, multiply_fixed
 
 if TYPE_CHECKING:
     from ..simulator.machine import Machine
@@ -40,23 +43,6 @@ if TYPE_CHECKING:
     from ..simulator.timeline import Timeline
 
 ERT_BASE = "eie-45nm-event"  # which energies an Accelergy reference table replaces
-
-
-@dataclass(frozen=True, eq=False)
-class Tile:
-    """What one run of the array works on: part of a product, a bias being the matrix's last column.
-
-    ``outputs`` are the rows of the product that it adds to. ``loads`` and ``stores`` are the words that move between
-    activation SRAM and registers before and after each run; 0 unless activations are batched.
-    """
-
-    matrix: np.ndarray
-    codebook: np.ndarray | None
-    vectors: np.ndarray
-    has_bias: bool
-    outputs: slice
-    loads: int = 0
-    stores: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,11 +84,11 @@ def fast(machine: Machine, layer: Layer, memo: Memo) -> LayerResult:
 
 
 def events(machine: Machine, layer: Layer, timeline: Timeline | None = None) -> LayerResult:
-    """Return what ``layer`` costs on ``machine``, by stepping the units of `gossamer.models.eie_units`.
+    """Return what ``layer`` costs on ``machine``, by stepping the units of `parts.eie.units`.
 
     ``timeline``, where given, is told what every unit does, run after run; the result then has the queues over time.
     """
-    from .eie_units import run
+    from .parts.eie.units import run
 
     config: Config = machine.config
     account = Account.of(config.pe_count)
@@ -152,9 +138,7 @@ def error_bound(machine: Machine, layer: Layer) -> np.ndarray:
 
 def share_weights(layer: Layer, config: Config) -> Layer:
     """Return ``layer`` as the machine stores it: with a codebook that its codes can address, or with exact weights."""
-    bias = layer.bias
-    if layer.codebook is not None and layer.bias_codes is not None:
-        bias = layer.codebook[layer.bias_codes]
+    bias = bias_of(layer)
     if config.weights == "exact":
         if layer.codes is None:
             return layer
@@ -263,13 +247,7 @@ def _judge(
     datapath: Datapath, words: np.ndarray, saturated: int, reference: np.ndarray
 ) -> tuple[np.ndarray, dict[str, float]]:
     output = datapath.accumulators.to_values(words)
-    error = output - reference
-    return output, {
-        "max_abs_error": float(np.abs(error).max(initial=0.0)),
-        "rms_error": float(np.sqrt(np.mean(error**2))) if error.size else 0.0,
-        "max_abs_reference": float(np.abs(reference).max(initial=0.0)),
-        "rms_reference": float(np.sqrt(np.mean(reference**2))) if reference.size else 0.0,
-        "same_argmax": float(np.mean(output.argmax(axis=1) == reference.argmax(axis=1))) if error.size else 1.0,
+    return output, accuracy(output, reference) | {
         "saturated": float(saturated),
         "weight_fraction_bits": float(datapath.weights.fraction_bits),
         "activation_fraction_bits": float(datapath.activations.fraction_bits),

@@ -6,8 +6,8 @@ lock-step. In a channel PEs share each element of the input and decouple through
 entries of the element's column as one of EIE does. The element-wise unit of a channel adds up, looks up sigmoid and
 tanh, and updates the cells, while the next matrix is multiplied; memory brings the weights of the one after.
 
-Two engines tell the same story: `events` steps the units of `gossamer.models.ese_units`, `fast` solves the recurrences
-of `gossamer.models.ese_timing`. What is published, derived and assumed: docs/background/ese.md.
+Two engines tell the same story: `events` steps the units of `parts.ese.units`, `fast` solves the recurrences of
+`parts.ese.timing`. What is published, derived and assumed: docs/background/ese.md.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..simulator.result import LayerResult
-from ..workloads.errors import InputError
-from .ese_bound import error_bound as _error_bound
-from .ese_config import Config
-from .ese_program import Matrix, Program
-from .ese_timing import Account, Spmv, Times
-from .ese_values import Arithmetic, compute, judge
+from .parts.counting import check_count
+from .parts.energy import energy_of
+from .parts.ese.bound import error_bound as _error_bound
+from .parts.ese.config import Config
+from .parts.ese.program import Matrix, Program
+from .parts.ese.timing import Account, Spmv, Times
+from .parts.ese.values import Arithmetic, compute, judge
 
 if TYPE_CHECKING:
     from ..simulator.machine import Machine
     from ..simulator.memo import Memo
+    from ..simulator.result import Energy
     from ..simulator.timeline import Timeline
     from ..workloads.trace import Layer
 
@@ -35,14 +37,13 @@ __all__ = ["ERT_BASE", "OPS", "Config", "area_mm2", "error_bound", "events", "fa
 
 OPS = ("linear", "lstm")
 ERT_BASE = "ese-45nm-event"  # which energies an Accelergy reference table replaces
-MOST_CYCLES = 1 << 62  # of all multipliers together, so that they are counted in 64 bits
 
 
 def fast(machine: Machine, layer: Layer, memo: Memo) -> LayerResult:
     """Return what ``layer`` costs on ``machine``, by the recurrences; the cost grows with columns x PEs."""
     config: Config = machine.config
     program = memo(_stored_as(layer, config), lambda: Program.of(layer, config))
-    _check_range(layer, program, config)
+    _check_range(program, config)
     tables = (config.table_points, config.sigmoid_range, config.tanh_range)
     computed_as = (program, config.word_bits, config.accumulator_bits, *tables)
     arithmetic = memo((*computed_as, "arithmetic"), lambda: Arithmetic.of(program, config))
@@ -70,15 +71,15 @@ def fast(machine: Machine, layer: Layer, memo: Memo) -> LayerResult:
 
 
 def events(machine: Machine, layer: Layer, timeline: Timeline | None = None) -> LayerResult:
-    """Return what ``layer`` costs on ``machine``, by stepping the units of `gossamer.models.ese_units`.
+    """Return what ``layer`` costs on ``machine``, by stepping the units of `parts.ese.units`.
 
     ``timeline``, where given, is told what memory, element-wise unit, broadcaster and PEs of a channel do.
     """
-    from .ese_units import run
+    from .parts.ese.units import run
 
     config: Config = machine.config
     program = Program.of(layer, config)
-    _check_range(layer, program, config)
+    _check_range(program, config)
     arithmetic = Arithmetic.of(program, config)
     account, times, words, saturated = run(program, arithmetic, config, timeline)
     output, numbers = judge(program, arithmetic, words, saturated)
@@ -119,17 +120,13 @@ def follows(program: Program, config: Config, groups: int) -> tuple[np.ndarray, 
     return np.tile(fetch, runs), np.tile(passes, runs), np.array(waits)
 
 
-def _check_range(layer: Layer, program: Program, config: Config) -> None:
-    """Raise InputError where the stream of weights takes more cycles than are counted in 64 bits."""
+def _check_range(program: Program, config: Config) -> None:
+    """Raise InputError where the cycles of all multipliers together, with what they wait for, could leave 64 bits."""
     uses = len(list(program.groups(config.channels))) * program.steps
-    size = uses * sum(matrix.bytes(config) for matrix in program.matrices)
-    most = MOST_CYCLES // (config.channels * config.pe_count)
-    cycles = size * config.clock_hz / config.dram_bytes_per_s
-    if cycles >= most:
-        raise InputError(
-            f"{layer.name}: fetching {size} bytes must take fewer than {most:.1e} cycles to be counted in 64 bits, not "
-            f"{cycles:.1e} with dram_bytes_per_s = {config.dram_bytes_per_s:g}; raise it, or lower clock_hz"
-        )
+    fetched = sum(config.fetch_cycles(matrix.bytes(config)) for matrix in program.matrices)
+    passed = sum(config.pass_cycles(matrix.rows) for matrix in program.matrices)
+    taken = {"dram_bytes_per_s clock_hz": uses * fetched, "elementwise_latency outputs_per_cycle": uses * passed}
+    check_count(config, taken, times=config.channels * config.pe_count)
 
 
 def _stored_as(layer: Layer, config: Config) -> tuple[object, ...]:
@@ -161,20 +158,7 @@ def _result(
     multipliers = config.channels * pes * cycles
     parts = [matrix.bits(config) for matrix in program.matrices]
     entry_bits = config.weight_bits + config.index_bits
-    energy, warnings = None, _warnings(program, config)
-    if machine.energy is not None:
-        known = units(config)
-        other = [cell.unit for cell in machine.energy.per_cycle if cell.unit not in known]
-        misfit = machine.energy.misfit(word_bits=config.word_bits)
-        if other:
-            misfit = (
-                f"energy table {machine.energy.name} is for {other[0]}, not {config.channels} channels x {pes} PEs: "
-                "no energy given"
-            )
-        if misfit is None:
-            energy = machine.energy.energy(cycles, known, counts)
-        else:
-            warnings.append(misfit)
+    energy, misfits = _energy(machine, cycles, counts)
     return LayerResult(
         name=layer.name,
         op=layer.op,
@@ -204,8 +188,18 @@ def _result(
         },
         storage_bits={part: sum(bits[part] for bits in parts) for part in parts[0]},
         arithmetic=dict(arithmetic),
-        warnings=warnings,
+        warnings=[*_warnings(program, config), *misfits],
     ).with_output(output)
+
+
+def _energy(machine: Machine, cycles: int, counts: dict[str, int]) -> tuple[Energy | None, list[str]]:
+    config, table = machine.config, machine.energy
+    known = units(config)
+    other = [] if table is None else [cell.unit for cell in table.per_cycle if cell.unit not in known]
+    if table is not None and other:
+        own = f"{config.channels} channels x {config.pe_count} PEs"
+        return None, [f"energy table {table.name} is for {other[0]}, not {own}: no energy given"]
+    return energy_of(table, cycles, known, counts, word_bits=config.word_bits)
 
 
 def _warnings(program: Program, config: Config) -> list[str]:

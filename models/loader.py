@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import math
 import tomllib
@@ -16,7 +15,7 @@ import msgspec
 
 from ..simulator.energy import EnergyTable, read_energy_table
 from ..simulator.machine import Machine
-from ..workloads.errors import InputError, shown
+from ..workloads.errors import InputError, nearest, shown
 
 ENERGY_SUFFIXES = (".toml", ".yaml", ".yml")
 BASES_LIMIT = 32  # above one another
@@ -106,8 +105,7 @@ def _settings(source: str, chain: tuple[str, ...]) -> tuple[dict[str, Any], str]
         if f"{source}.toml" not in {entry.name for entry in bundled.iterdir()}:
             names = list_machines()
             raise InputError(
-                f"unknown machine {source!r}{_nearest(source, names)}; "
-                f"known: {', '.join(names)}, or the path of a .toml"
+                f"unknown machine {source!r}{nearest(source, names)}; known: {', '.join(names)}, or the path of a .toml"
             )
     settings = _read(path, source)
     energy = settings.get("energy")
@@ -152,7 +150,7 @@ def _config_type(model: Any, where: str) -> type[msgspec.Struct]:
     known = _models()
     if not isinstance(model, str) or not (model in known or _is_model(model)):
         raise InputError(
-            f"{where}: unknown model {shown(model)}{_nearest(shown(model)[1:-1], known)}; known: {', '.join(known)}"
+            f"{where}: unknown model {shown(model)}{nearest(shown(model)[1:-1], known)}; known: {', '.join(known)}"
         )
     config_type: type[msgspec.Struct] = importlib.import_module(_module_name(model)).Config
     return config_type
@@ -193,7 +191,7 @@ def load_energy_table(name: str, module: str, where: str) -> EnergyTable:
         known = list_energy_tables()
         if name not in known:
             raise InputError(
-                f"{where}: unknown energy table {name!r}{_nearest(name, known)}; known: {', '.join(known)}, "
+                f"{where}: unknown energy table {name!r}{nearest(name, known)}; known: {', '.join(known)}, "
                 "or the path of a .toml or of an Accelergy .yaml"
             )
         with resources.as_file(resources.files(__package__) / "energy" / f"{name}.toml") as path:
@@ -208,12 +206,7 @@ def load_energy_table(name: str, module: str, where: str) -> EnergyTable:
 
 
 def _unknown_key(where: str, key: str, model: str, known: set[str]) -> str:
-    return f"{where}: unknown key {key!r}{_nearest(key, known)}; model {model} knows {', '.join(sorted(known))}"
-
-
-def _nearest(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, list(known), 1)
-    return f" (did you mean {close[0]}?)" if close else ""
+    return f"{where}: unknown key {key!r}{nearest(key, known)}; model {model} knows {', '.join(sorted(known))}"
 
 
 def _stem(source: str) -> str:

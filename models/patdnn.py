@@ -32,11 +32,14 @@ import msgspec
 import numpy as np
 
 from ..simulator.result import LayerResult
-from ..workloads.lowering import join, lower
-from .patdnn_config import Config
-from .patdnn_plan import Geometry, Kernels, Plan, candidates, kernels_of
-from .patdnn_timing import CAUSES, COUNTS, Layout, Run
-from .patdnn_traffic import Traffic
+from ..workloads.lowering import lower
+from .parts.counting import check_count
+from .parts.dense import dense_output
+from .parts.energy import energy_of
+from .parts.patdnn.config import Config
+from .parts.patdnn.plan import Geometry, Kernels, Plan, candidates, kernels_of
+from .parts.patdnn.timing import CAUSES, COUNTS, Layout, Run
+from .parts.patdnn.traffic import Traffic
 
 if TYPE_CHECKING:
     from ..simulator.machine import Machine
@@ -50,7 +53,7 @@ ERT_BASE = "mobile-45nm-event"  # which energies an Accelergy reference table re
 
 
 def fast(machine: Machine, layer: Layer, memo: Memo) -> LayerResult:
-    """Return what ``layer`` costs on ``machine``, by the recurrences of `gossamer.models.patdnn_timing`."""
+    """Return what ``layer`` costs on ``machine``, by the recurrences of `parts.patdnn.timing`."""
     config: Config = machine.config
 
     def kernels(code: Config) -> Kernels:
@@ -59,13 +62,13 @@ def fast(machine: Machine, layer: Layer, memo: Memo) -> LayerResult:
         return found
 
     layout, plan = compiled(layer, config, kernels)
-    output = memo((layer, "dense output"), lambda: _multiply(layer)) if config.functional else None
+    output = memo((layer, "dense output"), lambda: dense_output(layer, lower(layer))) if config.functional else None
     return _result(machine, layer, layout, plan, layout.run(plan), output)
 
 
 def events(machine: Machine, layer: Layer, timeline: Timeline | None = None) -> LayerResult:
-    """Return what ``layer`` costs on ``machine``, by stepping the units of `gossamer.models.patdnn_units`."""
-    from .patdnn_units import run_units
+    """Return what ``layer`` costs on ``machine``, by stepping the units of `parts.patdnn.units`."""
+    from .parts.patdnn.units import run_units
 
     layout, plan = compiled(layer, machine.config, lambda code: kernels_of(layer, code))
     run, sums = run_units(layer, layout.kernels, layout.geometry, plan, layout.config, timeline)
@@ -117,15 +120,6 @@ def tuned(layout: Layout) -> Plan:
     return min(tried, key=tried.__getitem__)
 
 
-def _multiply(layer: Layer) -> np.ndarray:
-    outputs = []
-    for product in lower(layer):
-        bias = product.bias_values
-        output = product.vectors @ product.weight.T
-        outputs.append(output if bias is None else output + bias)
-    return join(layer, outputs)
-
-
 def _result(
     machine: Machine,
     layer: Layer,
@@ -138,6 +132,7 @@ def _result(
     traffic = Traffic.of(kernels, geometry, plan, run, config)
     computed = run.cycles
     cycles = max(computed, traffic.dram_cycles(config))
+    check_count(config, {"dram_bytes_per_s dram_efficiency clock_hz": cycles}, times=config.cores)
     each = np.column_stack([run.causes, computed - run.done, np.full(config.cores, cycles - computed)])
     macs = int(kernels.weights_of.sum()) * geometry.positions
     counts = {"macs": macs} | {name: int(value) for name, value in zip(COUNTS, run.counts, strict=True)}
@@ -149,13 +144,8 @@ def _result(
         "dram_read_bytes": traffic.dram_read,
         "dram_write_bytes": traffic.dram_write,
     }
-    energy, warnings = None, []
-    if machine.energy is not None:
-        misfit = machine.energy.misfit(word_bits=8 * config.word_bytes)
-        if misfit is None:
-            energy = machine.energy.energy(cycles, {"core": config.cores}, counts)
-        else:
-            warnings.append(misfit)
+    word_bits = 8 * config.word_bytes
+    energy, warnings = energy_of(machine.energy, cycles, {"core": config.cores}, counts, word_bits=word_bits)
     if counts["spills"]:
         warnings.append(
             f"registers: tiles of {plan.rows} x {plan.vectors} vectors of {plan.block} filters need more than "

@@ -1,10 +1,10 @@
 """PointAcc: an accelerator of point cloud networks that maps, moves and multiplies in three units side by side.
 
-The mapping unit finds which point meets which, by ranking alone (`gossamer.models.pointacc_mapping`; a hash table
-instead: `gossamer.models.pointacc_hash`). The memory management unit streams the rows of features that the maps ask
-for, through a cache (`gossamer.models.pointacc_memory`). A systolic array multiplies them, and the three overlap
-(`gossamer.models.pointacc_matrix`). Every row is streamed: zeros of weights and features are multiplied like any other
-number, so that pruning helps where it makes a layer narrower.
+The mapping unit finds which point meets which, by ranking alone (`parts.pointacc.mapping`; a hash table instead:
+`parts.pointacc.hashing`). The memory management unit streams the rows of features that the maps ask for, through a
+cache (`parts.pointacc.memory`). A systolic array multiplies them, and the three overlap (`parts.pointacc.matrix`).
+Every row is streamed: zeros of weights and features are multiplied like any other number, so that pruning helps where
+it makes a layer narrower.
 
 Source: Lin et al., "PointAcc", MICRO 2021. What is published, derived and assumed: docs/background/pointacc.md.
 """
@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING
 from ..simulator.memo import Memo
 from ..simulator.result import LayerResult
 from ..workloads.rules import UNTRAINED
-from . import pointacc_hash, pointacc_mapping, pointacc_maps
-from .pointacc_account import COUNTS, Account, count
-from .pointacc_config import Config
-from .pointacc_maps import Mapping
-from .pointacc_matrix import compose
-from .pointacc_memory import Schedule, Traffic, traffic
-from .pointacc_values import values
-from .pointacc_work import Work, work_of
+from .parts.energy import energy_of
+from .parts.pointacc import hashing as pointacc_hash
+from .parts.pointacc import mapping as pointacc_mapping
+from .parts.pointacc import maps as pointacc_maps
+from .parts.pointacc.account import COUNTS, Account, count
+from .parts.pointacc.config import Config
+from .parts.pointacc.maps import Mapping
+from .parts.pointacc.matrix import check_units, compose
+from .parts.pointacc.memory import Schedule, Traffic, traffic
+from .parts.pointacc.values import values
+from .parts.pointacc.work import Work, work_of
 
 if TYPE_CHECKING:
     from ..simulator.machine import Machine
@@ -56,8 +59,8 @@ def fast(machine: Machine, layer: Layer, memo: Memo) -> LayerResult:
 
 
 def events(machine: Machine, layer: Layer, timeline: Timeline | None = None) -> LayerResult:
-    """Return what ``layer`` costs on ``machine``, by stepping its units; see `gossamer.models.pointacc_datapath`."""
-    from . import pointacc_datapath
+    """Return what ``layer`` costs on ``machine``, by stepping its units; see `parts.pointacc.datapath`."""
+    from .parts.pointacc import datapath as pointacc_datapath
 
     config: Config = machine.config
     work = None if layer.op == "point_op" else work_of(config, layer, Memo())
@@ -109,15 +112,11 @@ def _moved(config: Config, work: Work, memo: Memo) -> tuple[Schedule, Traffic]:
 def _result(machine: Machine, layer: Layer, work: Work | None, account: Account) -> LayerResult:
     config: Config = machine.config
     time, counts = account.time, account.counts
-    energy, warnings = None, [] if work is None else _warnings(config, layer, work)
-    if machine.energy is not None:
-        misfit = machine.energy.misfit(word_bits=8 * config.word_bytes)
-        if misfit is None:
-            energy = machine.energy.energy(time.cycles, {"chip": 1}, counts)
-        else:
-            warnings.append(misfit)
+    check_units(config, time.mapping, time.stream + time.fill, time.memory)
     moved = counts["dram_read_bytes"] + counts["dram_write_bytes"]
     bits = 8 * config.word_bytes
+    energy, misfits = energy_of(machine.energy, time.cycles, {"chip": 1}, counts, word_bits=bits)
+    warnings = [*([] if work is None else _warnings(config, layer, work)), *misfits]
     result = LayerResult(
         name=layer.name,
         op=layer.op,

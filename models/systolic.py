@@ -18,134 +18,34 @@ column tile exceed their SRAM, written once a tile along K and read back for eac
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from fractions import Fraction
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
 
 from ..simulator.result import LayerResult
 from ..workloads.lowering import Product, join, lower
+from .parts.dense import dense_output
+from .parts.energy import energy_of
+from .parts.systolic.work import SRAMS, Account, Config, Gemm, dram_cycles
 
 if TYPE_CHECKING:
     from ..simulator.machine import Machine
     from ..simulator.memo import Memo
-    from ..simulator.result import Energy
     from ..simulator.timeline import Timeline
     from ..workloads.trace import Layer
 
 OPS = ("linear", "conv2d", "matmul")
-CAUSES = ("load", "compute", "fill_drain", "memory")
-SRAMS = ("ifmap", "filter", "ofmap")
-COUNTS = (
-    "macs", "register_reads", *(f"{sram}_sram_{act}" for sram in SRAMS for act in ("reads", "writes")),
-    "dram_reads", "dram_writes",
-)  # fmt: skip
 ERT_BASE = "systolic-45nm-event"  # which energies an Accelergy reference table replaces
-
-
-class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A weight-stationary array. Values are computed in float32; ``word_bytes`` sets what they take to keep and move.
-
-    ``rows``: along the reduction. ``columns``: along the outputs. ``clock_hz``. ``word_bytes``: of weights, inputs and
-    partial sums. ``ifmap_sram_bytes``, ``filter_sram_bytes``, ``ofmap_sram_bytes``: capacities. ``batch_size``: samples
-    whose vectors pass the array together, 0 for all of them; the next ones begin when they are done, with weights
-    loaded again.
-    ``dram_bandwidth_bytes_per_s``. ``dram_bounds_latency``: a pass takes as long as its DRAM traffic where that is
-    longer (everything is prefetched, double-buffered); else DRAM costs energy, not time. ``energy``: an energy table.
-    """
-
-    rows: int
-    columns: int
-    clock_hz: float
-    word_bytes: int
-    ifmap_sram_bytes: int
-    filter_sram_bytes: int
-    ofmap_sram_bytes: int
-    batch_size: int
-    dram_bandwidth_bytes_per_s: float
-    dram_bounds_latency: bool
-    energy: str
-
-    def __post_init__(self) -> None:
-        bounds = {
-            "rows": 65536, "columns": 65536, "word_bytes": 8, "ifmap_sram_bytes": 1 << 50,
-            "filter_sram_bytes": 1 << 50, "ofmap_sram_bytes": 1 << 50, "batch_size": 1 << 30,
-        }  # fmt: skip
-        for name, greatest in bounds.items():
-            value = getattr(self, name)
-            least = 0 if name == "batch_size" else 1
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, not {value}")
-            if value > greatest:
-                raise ValueError(f"{name} must be at most {greatest}, not {value}")
-        for name in ("clock_hz", "dram_bandwidth_bytes_per_s"):
-            value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name} must be above 0 and finite, not {value}")
-
-
-@dataclass(frozen=True)
-class Gemm:
-    """One product in one pass: ``vectors`` (M) of ``depth`` (K) to ``outputs`` (N), from ``input_words`` in DRAM."""
-
-    vectors: int
-    depth: int
-    outputs: int
-    input_words: int
-    has_bias: bool
-
-    def row_tiles(self, config: Config) -> int:
-        """Return how many tiles lie along the reduction."""
-        return -(-self.depth // config.rows)
-
-    def column_tiles(self, config: Config) -> int:
-        """Return how many tiles lie along the outputs."""
-        return -(-self.outputs // config.columns)
-
-    def inputs_fit(self, config: Config) -> bool:
-        """Tell whether the inputs stay in their SRAM from one column tile to the next."""
-        return self.input_words * config.word_bytes <= config.ifmap_sram_bytes
-
-    def sums_fit(self, config: Config) -> bool:
-        """Tell whether the partial sums of a column tile stay in their SRAM from one tile along K to the next."""
-        words = self.vectors * min(self.outputs, config.columns)
-        return self.row_tiles(config) == 1 or words * config.word_bytes <= config.ofmap_sram_bytes
-
-
-@dataclass
-class Account:
-    """A layer's figures, added up pass by pass."""
-
-    causes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CAUSES, 0))
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
-
-    @property
-    def cycles(self) -> int:
-        """Return the cycles of all passes."""
-        return sum(self.causes.values())
-
-    def add(self, other: Account, times: int) -> None:
-        """Add the figures of ``other``, ``times`` over."""
-        for mine, theirs in ((self.causes, other.causes), (self.counts, other.counts)):
-            for name, value in theirs.items():
-                mine[name] += times * value
-
-    def count(self, **words: int) -> None:
-        """Add ``words`` to the counts of these names."""
-        for name, value in words.items():
-            self.counts[name] += value
 
 
 def fast(machine: Machine, layer: Layer, memo: Memo) -> LayerResult:
     """Return what ``layer`` costs on ``machine``, by the formulas above."""
     config: Config = machine.config
     products = memo((layer, "lowered"), lambda: lower(layer))
-    output = memo((layer, "dense output"), lambda: _multiply(layer, products))
+    output = memo((layer, "dense output"), lambda: dense_output(layer, products))
     account = Account()
     for samples, times in Counter(len(samples) for samples in passes(layer, config)).items():
         alike = Account()
@@ -155,8 +55,8 @@ def fast(machine: Machine, layer: Layer, memo: Memo) -> LayerResult:
 
 
 def events(machine: Machine, layer: Layer, timeline: Timeline | None = None) -> LayerResult:
-    """Return what ``layer`` costs on ``machine``, by clocking its registers; see `gossamer.models.systolic_units`."""
-    from . import systolic_units
+    """Return what ``layer`` costs on ``machine``, by clocking its registers; see `parts.systolic.units`."""
+    from .parts.systolic import units as systolic_units
 
     config: Config = machine.config
     products = lower(layer)
@@ -207,12 +107,6 @@ def gemms(layer: Layer, products: list[Product], samples: int) -> list[Gemm]:
     return work
 
 
-def dram_cycles(words: int, config: Config) -> int:
-    """Return the clock cycles that DRAM takes to move ``words``, rounded up."""
-    moved = words * config.word_bytes * Fraction(config.clock_hz)
-    return math.ceil(moved / Fraction(config.dram_bandwidth_bytes_per_s))
-
-
 def _book_pass(account: Account, config: Config, work: list[Gemm]) -> None:
     """Add the cycles and counts of one pass."""
     R, C = config.rows, config.columns
@@ -246,24 +140,15 @@ def _book_pass(account: Account, config: Config, work: list[Gemm]) -> None:
         account.causes["memory"] += max(0, dram_cycles(moved, config) - (array - 1))
 
 
-def _multiply(layer: Layer, products: list[Product]) -> np.ndarray:
-    outputs = []
-    for product in products:
-        bias = product.bias_values
-        output = product.vectors @ product.weight.T
-        outputs.append(output if bias is None else output + bias)
-    return join(layer, outputs)
-
-
 def _result(
     machine: Machine, layer: Layer, products: list[Product], account: Account, output: np.ndarray
 ) -> LayerResult:
     config: Config = machine.config
     cycles, counts, multipliers = account.cycles, account.counts, config.rows * config.columns
-    energy, warnings = _energy(machine, account)
     sram_words = sum(counts[f"{sram}_sram_{act}"] for sram in SRAMS for act in ("reads", "writes"))
     dram_words = counts["dram_reads"] + counts["dram_writes"]
     bits = 8 * config.word_bytes
+    energy, warnings = energy_of(machine.energy, cycles, {"array": 1}, counts, word_bits=bits)
     return LayerResult(
         name=layer.name,
         op=layer.op,
@@ -284,16 +169,6 @@ def _result(
         storage_bits={"weight": layer.kept.size * bits, "bias": layer.shape[0] * bits * layer.has_bias},
         warnings=warnings + _capacity_warnings(layer, products, config),
     ).with_output(output)
-
-
-def _energy(machine: Machine, account: Account) -> tuple[Energy | None, list[str]]:
-    table, bits = machine.energy, 8 * machine.config.word_bytes
-    if table is None:
-        return None, []
-    misfit = table.misfit(word_bits=bits)
-    if misfit is not None:
-        return None, [misfit]
-    return table.energy(account.cycles, {"array": 1}, account.counts), []
 
 
 def _capacity_warnings(layer: Layer, products: list[Product], config: Config) -> list[str]:

@@ -1,8 +1,8 @@
 """Sparse tensor cores: N:M multiplexing, from one instruction to a whole network.
 
-Two levels. *Instructions*: warps on the cores of one SM (`gossamer.models.tensorcore_instruction`). *Products*: a
-layer's GEMMs in CTA and warp tiles, bounded by cores, shared memory, L2 and HBM (`gossamer.models.tensorcore_gemm`,
-which has the formulas; `gossamer.models.tensorcore_units` steps the units).
+Two levels. *Instructions*: warps on the cores of one SM (`parts.tensorcore.instruction`). *Products*: a layer's GEMMs
+in CTA and warp tiles, bounded by cores, shared memory, L2 and HBM (`parts.tensorcore.gemm`, which has the formulas;
+`parts.tensorcore.units` steps the units).
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ from ..simulator.memo import Memo
 from ..simulator.result import LayerResult
 from ..workloads.errors import InputError
 from ..workloads.gemm import Gemm, by_channel, lower_gemm, operands, vectors
-from . import tensorcore_values
-from .tensorcore_config import Config
-from .tensorcore_gemm import BUSY, CAUSES, TICKS, Account, Times, count, measure, solve
-from .tensorcore_instruction import instruction_throughput
-from .tensorcore_plan import Plan, plan
-from .tensorcore_tiling import choose, fits, held_bytes
+from .parts.energy import energy_of
+from .parts.roofline import roofline
+from .parts.tensorcore import values as tensorcore_values
+from .parts.tensorcore.causes import by_cycles
+from .parts.tensorcore.config import Config
+from .parts.tensorcore.gemm import CAUSES, Account, count, solve
+from .parts.tensorcore.instruction import instruction_throughput
+from .parts.tensorcore.plan import Plan, plan
+from .parts.tensorcore.tiles import Times, measure
+from .parts.tensorcore.tiling import choose, fits, held_bytes
 
 if TYPE_CHECKING:
     from ..simulator.machine import Machine
-    from ..simulator.result import Energy
     from ..simulator.timeline import Timeline
     from ..workloads.trace import Layer
 
@@ -60,7 +63,7 @@ def gemm_cost(machine: Machine, gemm: Gemm, engine: str = "fast") -> GemmCost:
     planned = plan(config, gemm, None)
     times = measure(config, gemm, planned)
     if engine == "event":
-        from .tensorcore_units import run
+        from .parts.tensorcore.units import run
 
         account = run(config, gemm, planned, times, None, None)
     else:
@@ -100,8 +103,8 @@ def fast(machine: Machine, layer: Layer, memo: Memo) -> LayerResult:
 
 
 def events(machine: Machine, layer: Layer, timeline: Timeline | None = None) -> LayerResult:
-    """Return what ``layer`` costs on ``machine``, by stepping its units; see `gossamer.models.tensorcore_units`."""
-    from .tensorcore_units import Values, run
+    """Return what ``layer`` costs on ``machine``, by stepping its units; see `parts.tensorcore.units`."""
+    from .parts.tensorcore.units import Values, run
 
     config: Config = machine.config
     _check(config, layer)
@@ -122,7 +125,7 @@ def events(machine: Machine, layer: Layer, timeline: Timeline | None = None) -> 
             held.finish(tensorcore_values.add(config, sums))
             for held, sums in zip(values.operands, values.sums, strict=True)
         ]
-        output = tensorcore_values.judge(layer, given, values.operands, parts)
+        output = tensorcore_values.judge(layer, given, tensorcore_values.lost_operands(values.operands), parts)
     return _result(machine, config, layer, gemm, planned, times, account, output)
 
 
@@ -148,41 +151,15 @@ def _check(config: Config, layer: Layer) -> None:
 def _causes(
     config: Config, times: Times, account: Account
 ) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, list[int]]]]:
-    """Return cycles by cause, of all units and of each: ticks in whole cycles that still add up.
-
-    Ends of causes are rounded up, one after another, so that each unit's causes add up to the cycles of the layer.
-    """
-    total = account.total
-
-    def whole(ticks: np.ndarray, share: int) -> np.ndarray:
-        return -(-ticks // (TICKS * share))
-
-    per_sm = config.ctas_per_sm
-    spent = np.stack([account.causes[cause] for cause in CAUSES])  # (causes, slots)
-    ends = whole(spent.reshape(len(CAUSES), config.sm_count, per_sm).sum(axis=2).cumsum(axis=0), per_sm)
-    cycles = np.diff(ends, axis=0, prepend=0)
-    each = {"sm": {cause: row.tolist() for cause, row in zip(CAUSES, cycles, strict=True)}}
-    working = {unit: account.busy[unit].reshape(config.sm_count, per_sm).sum(axis=1) // per_sm for unit in BUSY}
-    working["l2"] = np.array([account.l2 // times.running])
-    working["hbm"] = np.array([times.hbm])
-    for unit, ticks in working.items():
-        busy = whole(np.minimum(ticks, total), 1)
-        each[unit] = {"busy": busy.tolist(), "idle": (account.cycles - busy).tolist()}
-    return {unit: {cause: sum(row) for cause, row in causes.items()} for unit, causes in each.items()}, each
+    return by_cycles(config, times, account, {cause: account.causes[cause] for cause in CAUSES})
 
 
 def _roofline(config: Config, account: Account) -> dict[str, float]:
     counts = account.counts
     peak = _multipliers(config) * config.clock_hz
     moved = counts["hbm_read_bytes"] + counts["hbm_write_bytes"]
-    intensity = counts["macs"] / moved
     bandwidth = config.hbm_bytes_per_s * config.hbm_efficiency
-    return {
-        "macs_per_byte": intensity,
-        "ridge_macs_per_byte": peak / bandwidth,
-        "bound_macs_per_s": min(peak, intensity * bandwidth),
-        "achieved_macs_per_s": counts["macs"] / (account.cycles / config.clock_hz),
-    }
+    return roofline(counts["macs"], moved, account.cycles / config.clock_hz, peak, bandwidth)
 
 
 def _multipliers(config: Config) -> float:
@@ -215,7 +192,8 @@ def _result(
     count(config, gemm, times, account, macs)
     counts, cycles = account.counts, account.cycles
     causes, each = _causes(config, times, account)
-    energy, warnings = _energy(machine, cycles, counts)
+    word_bits = round(8 * config.element_bytes)
+    energy, warnings = energy_of(machine.energy, cycles, {"sm": config.sm_count}, counts, word_bits=word_bits)
     result = LayerResult(
         name=layer.name,
         op=layer.op,
@@ -249,15 +227,6 @@ def _result(
         ],
     )
     return result if output is None else result.with_output(output[0])
-
-
-def _energy(machine: Machine, cycles: int, counts: dict[str, int]) -> tuple[Energy | None, list[str]]:
-    if machine.energy is None:
-        return None, []
-    misfit = machine.energy.misfit(word_bits=round(8 * machine.config.element_bytes))
-    if misfit is not None:
-        return None, [misfit]
-    return machine.energy.energy(cycles, {"sm": machine.config.sm_count}, counts), []
 
 
 def _capacity_warnings(config: Config, planned: Plan, times: Times) -> list[str]:

@@ -1,13 +1,13 @@
 """TorchSparse on a GPU: sparse convolution as gather, grouped products and scatter, on demand, or as implicit GEMM.
 
-A layer is a row of kernels (`gossamer.models.torchsparse_plan` says which, and what they move). One follows another:
+A layer is a row of kernels (`parts.torchsparse.plan` says which, and what they move). One follows another:
 
     cycles of a kernel = launch + max(when the last SM is done, DRAM bytes / bandwidth, L2 bytes / bandwidth)
 
 Tiles of tile_rows x tile_columns outputs go, in order, to whichever SM is free; a tile takes fill_cycles, and for each
 tile_depth of the reduction what tile_rows * tile_columns * tile_depth products take at kernel_efficiency of the SM's
 rate. Few rows thus leave SMs idle, and rows that no tile is full of cost as if it were. Here SMs are a recurrence;
-`gossamer.models.torchsparse_units` steps them.
+`parts.torchsparse.units` steps them.
 
 Assumed: kernels do not overlap; buffers between kernels go through DRAM; rows of features that L2 can hold are read
 from DRAM once in a kernel; bias and rounding are part of the last kernel. Published are the dataflow and the grouping;
@@ -31,13 +31,15 @@ from ..simulator.memo import Memo
 from ..simulator.result import LayerResult
 from ..workloads.errors import InputError
 from ..workloads.points.keys import voxelise
-from ..workloads.points.sparse_conv import sparse_convolution
-from . import torchsparse_groups as groups
-from .dispatch import first_free
-from .torchsparse_config import Config
-from .torchsparse_groups import Group
-from .torchsparse_plan import (
-    CAUSES,
+from .parts.counting import check_count
+from .parts.dispatch import first_free
+from .parts.energy import energy_of
+from .parts.pointacc.values import values
+from .parts.torchsparse import groups
+from .parts.torchsparse.account import Account
+from .parts.torchsparse.config import Config
+from .parts.torchsparse.groups import Group
+from .parts.torchsparse.plan import (
     Convolution,
     Kernel,
     active_offsets,
@@ -75,36 +77,6 @@ class Tuning:
     centre_cycles: int
 
 
-@dataclass
-class Account:
-    """What either engine finds: cycles by cause, bytes of DRAM by the cause of the kernel, and sums."""
-
-    causes: dict[str, int]
-    dram: dict[str, int]
-    kernels: int = 0
-    tiles: int = 0
-    steps: int = 0
-    rows: int = 0
-    l2: int = 0
-
-    @classmethod
-    def empty(cls) -> Account:
-        """Return an account of nothing."""
-        return cls(dict.fromkeys(CAUSES, 0), dict.fromkeys(("mapping", "gather", "matmul", "scatter"), 0))
-
-    @property
-    def cycles(self) -> int:
-        """Return the cycles of all kernels."""
-        return sum(self.causes.values())
-
-    def book(self, config: Config, cause: str, computed: int, moved: int) -> None:
-        """Add the cycles of a kernel whose SMs are done after ``computed`` cycles, DRAM and L2 after ``moved``."""
-        self.causes["launch"] += config.launch_cycles
-        self.causes[cause] += computed if cause == "matmul" else max(computed, moved)
-        if cause == "matmul":
-            self.causes["memory"] += max(0, moved - computed)
-
-
 def fast(machine: Machine, layer: Layer, memo: Memo) -> LayerResult:
     """Return what ``layer`` costs on ``machine``, kernel by kernel. Raises InputError for other point operations."""
     config: Config = machine.config
@@ -118,13 +90,13 @@ def fast(machine: Machine, layer: Layer, memo: Memo) -> LayerResult:
     conv = memo((layer, "convolution"), lambda: convolution_of(layer, memo))
     for kernel in kernels_of(config, conv):
         _book(account, config, kernel, conv.width)
-    output = memo((layer, "float32 values"), lambda: _values(layer, conv)) if _has_values(config, layer) else None
+    output = memo((layer, "float32 values"), lambda: values(layer, memo)) if _has_values(config, layer) else None
     return _result(machine, layer, conv, account, output)
 
 
 def events(machine: Machine, layer: Layer, timeline: Timeline | None = None) -> LayerResult:
-    """Return what ``layer`` costs on ``machine``, by stepping its SMs; see `gossamer.models.torchsparse_units`."""
-    from .torchsparse_units import run_convolution, run_quantise
+    """Return what ``layer`` costs on ``machine``, by stepping its SMs; see `parts.torchsparse.units`."""
+    from .parts.torchsparse.units import run_convolution, run_quantise
 
     config: Config = machine.config
     _check(machine, layer)
@@ -183,7 +155,11 @@ def computed_cycles(config: Config, kernel: Kernel, columns: int) -> int:
     """Return when the last SM is done with ``kernel``, whose outputs have so many ``columns``."""
     if not len(kernel.steps):
         return 0
-    cycles = config.fill_cycles + kernel.steps * config.step_cycles(columns)
+    step = config.step_cycles(columns)
+    taken = {"fill_cycles": len(kernel.steps) * config.fill_cycles}
+    taken[f"{config.dtype}_fma_per_clk kernel_efficiency"] = int(kernel.steps.sum()) * step
+    check_count(config, taken)
+    cycles = config.fill_cycles + kernel.steps * step
     if (cycles == cycles[0]).all():
         return int(cycles[0]) * -(-len(cycles) // config.sm_count)
     free = np.zeros(config.sm_count, np.int64)
@@ -201,14 +177,6 @@ def _check(machine: Machine, layer: Layer) -> None:
 
 def _has_values(config: Config, layer: Layer) -> bool:
     return config.functional and layer.inputs is not None
-
-
-def _values(layer: Layer, conv: Convolution) -> np.ndarray:
-    if layer.op == "sparse_conv3d":
-        return sparse_convolution(layer, conv.maps)
-    output = layer.inputs.reshape(-1, conv.channels) @ layer.weight.T
-    bias = layer.bias if layer.bias_codes is None or layer.codebook is None else layer.codebook[layer.bias_codes]
-    return np.asarray(output if bias is None else output + bias)
 
 
 def _costing(config: Config, conv: Convolution) -> Callable[[list[Kernel]], int]:
@@ -252,8 +220,8 @@ def _result(
         **{f"{cause}_dram_bytes": moved for cause, moved in account.dram.items()},
         "l2_bytes": account.l2,
     }
-    units = {"sm": config.sm_count}
     value_bits = 8 * config.value_bytes
+    energy, warnings = energy_of(machine.energy, cycles, {"sm": config.sm_count}, counts, word_bits=value_bits)
     result = LayerResult(
         name=layer.name,
         op=layer.op,
@@ -269,11 +237,12 @@ def _result(
         cycles_by_cause={"gpu": dict(account.causes)},
         cycles_per_unit={"gpu": {cause: [spent] for cause, spent in account.causes.items()}},
         counts=counts,
-        energy_j=None if machine.energy is None else machine.energy.energy(cycles, units, counts),
+        energy_j=energy,
         traffic_bytes={"dram": sum(account.dram.values()), "l2": account.l2},
         storage_bits={"weight": layer.kept.size * value_bits, "bias": layer.has_bias * layer.shape[0] * value_bits}
         if layer.op != "point_op"
         else {},
+        warnings=warnings,
     )
     return result if output is None else result.with_output(output)
 

@@ -17,18 +17,11 @@ from ..simulator.timeline import Timeline
 from ..workloads.files.container import write_beside
 from ..workloads.load import load_trace
 from ..workloads.synth import eie_layer
+from .html import report_html
 from .perfetto import perfetto_json
 from .plots import plot_causes, plot_sweep
-from .tables import (
-    compare_rows,
-    compare_table,
-    csv_text,
-    layer_rows,
-    result_table,
-    sweep_rows,
-    sweep_table,
-)
-from .validate import read_paper
+from .published import read_paper
+from .tables import compare_rows, compare_table, csv_text, layer_rows, result_table, sweep_rows, sweep_table
 from .verdicts import engines_table
 
 DENSE, NAIVE, BALANCED = "lenet-digits-dense", "lenet-digits-imp", "lenet-digits-imp-balanced"
@@ -58,6 +51,7 @@ def run_demo(folder: Path) -> Iterator[RenderableType]:
     write("compare.csv", csv_text(compare_rows(results)).encode())
     yield compare_table(results)
     written.append(plot_causes(on_eie, folder / "compare.png"))
+    write("report.html", report_html(results).encode())
 
     counts = ",".join(map(str, PE_COUNTS))
     yield _heading(f"3. More processing elements: gossamer sweep {NAIVE} {BALANCED} --grid pe_count={counts}")

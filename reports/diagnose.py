@@ -12,10 +12,10 @@ import numpy as np
 from rich.console import RenderableType
 from rich.text import Text
 
-from ..workloads.errors import InputError
 from ..workloads.files.container import write_beside
+from . import diagnostic_plots as plots
 from . import diagnostic_tables as tables
-from . import diagnostics as plots
+from .terminal import make_folder
 
 if TYPE_CHECKING:
     from ..workloads.training import Run
@@ -49,10 +49,7 @@ def diagnosis_of(
 def write_diagnosis(found: Diagnosis, out: str | Path, *, suffix: str = ".png") -> list[Path]:
     """Return the files that now show ``found``, in the folder ``out``: a plot of each diagnostic that there is."""
     folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: a folder must be writable, and: {error.strerror}; choose another") from None
+    make_folder(folder)
     drawings: list[tuple[str, Any, Callable[[Path], Path]]] = [
         ("sparsity", found.sparsity, lambda path: plots.plot_sparsity(found.sparsity, path)),
         ("groups", found.groups, lambda path: plots.plot_groups(found.groups, path)),

@@ -12,7 +12,7 @@ from rich.text import Text
 from .cells import figures, new_table, percent, whole
 
 if TYPE_CHECKING:
-    from ..workloads.sparsity import LayerBalance, LayerGroups, LayerSparsity
+    from ..workloads.pruning.sparsity import LayerBalance, LayerGroups, LayerSparsity
     from ..workloads.training.diagnostics import Eigenvalue, Line, Scan, TraceEstimate
 
 

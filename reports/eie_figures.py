@@ -19,8 +19,7 @@ from ..workloads.files.eie_dump import load_eie_dump
 from ..workloads.formats import csc
 from ..workloads.synth import EIE_LAYERS, eie_layer
 from ..workloads.trace import Trace
-
-Figures = dict[str, tuple[float, str]]
+from .published import Figures
 
 ROW_SIGMA = 0.13  # gives the rows of Alex-8 the spread of the real layer (std 139 at a mean of 1,051)
 QUEUES = (2, 8, 256)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from ..models import ese, load_machine, vary
-from ..models.ese_program import Program
-from ..models.ese_timing import Times
+from ..models.parts.ese.program import Program
+from ..models.parts.ese.timing import Times
 from ..simulator.machine import Machine
 from ..simulator.memo import Memo
 from ..simulator.result import LayerResult
 from ..simulator.simulate import simulate
-from ..workloads.lstm_synth import ENTRIES, ese_lstm, unequal_rows
 from ..workloads.pruning import balanced, magnitude
+from ..workloads.synth.ese import ENTRIES, ese_lstm, unequal_rows
 from ..workloads.trace import Layer, Trace
-
-Figures = dict[str, tuple[float, str]]
+from .published import Figures
 
 SEEDS = 10
 LSTM_SEEDS = 3

@@ -12,8 +12,8 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
+from ..simulator.design_search import search
 from ..simulator.pareto import non_dominated
-from ..simulator.search import search
 from ..simulator.sweep import sweep
 from ..workloads.errors import InputError
 from .cells import Format, figures, new_table, percent

@@ -19,7 +19,7 @@ from ..simulator.result import LayerResult
 from ..workloads.gemm import Gemm
 from ..workloads.patterns import Pattern
 from ..workloads.trace import Layer
-from .eie_figures import Figures
+from .published import Figures
 
 SIDE = 4096  # rows, columns and vectors of the products that were measured; SMALL: of others
 SMALL = 64

@@ -12,6 +12,7 @@ from ..simulator.result import Result
 from ..workloads.errors import InputError
 from ..workloads.files.container import write_beside
 from .cells import figures, percent, times
+from .comparison import baselines, network_of, summary_rows
 from .html_plots import (
     cause_bars,
     layer_bars,
@@ -24,17 +25,7 @@ from .html_plots import (
     sweep_charts,
     unit_causes,
 )  # fmt: skip
-from .html_tables import (
-    baselines,
-    energy_sources,
-    html_table,
-    layers_table,
-    network_of,
-    provenance,
-    queue_rows,
-    summary_rows,
-    summary_table,
-)  # fmt: skip
+from .html_tables import energy_sources, html_table, layers_table, provenance, queue_rows, summary_table
 from .plots_data import best_of, fronts_of
 from .reading import check_result, result_names
 from .svg import text
@@ -184,7 +175,8 @@ def _summary(results: Sequence[Result], names: Sequence[str]) -> str:
     if len(results) > MOST_LISTED:
         note += f'<p class="soft">The first {MOST_LISTED:,} of {len(results):,} results are listed.</p>'
     listed = summary_table(results, names, MOST_LISTED)
-    return f'{which}<div class="cards">{boxes}</div>{listed}{note}'
+    shown = f'<div class="cards">{boxes}</div>' if boxes else ""
+    return f"{which}{shown}{listed}{note}"
 
 
 def _warnings(results: Sequence[Result], names: Sequence[str], failed: Sequence[str]) -> str:

@@ -12,13 +12,13 @@ import msgspec
 from .. import models
 from ..models import list_energy_tables
 from ..simulator.energy import EnergyTable
+from ..simulator.frames import layer_rows, total_row
 from ..simulator.result import Result
 from .cells import Format
-from .rows import Row, compare_rows, layer_rows, output_error, padding_ratio
+from .comparison import summary_rows
 from .svg import text
 from .tables import COMPARE_ROWS, LAYER_COLUMNS
 
-DENSE = 0.01  # a trace with fewer zeros among its weights counts as dense: trained weights may hold some
 LONG = 400  # characters of a value; more are cut
 
 
@@ -34,47 +34,14 @@ def html_table(heads: Sequence[str], rows: Iterable[Sequence[str]], words: int =
     )
     last = f"<tfoot>{line(foot)}</tfoot>" if foot else ""
     body = "".join(map(line, rows))
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody>{last}</table></div>'
+    about = ' class="results"' if heads[0] == "result" else ""  # whose names are long
+    return f'<div class="scroll"><table{about}><thead><tr>{head}</tr></thead><tbody>{body}</tbody>{last}</table></div>'
 
 
 def facts(pairs: Iterable[tuple[str, Any]]) -> str:
     """Return a table of names and values."""
     rows = "".join(f'<tr><th scope="row">{text(name)}</th><td>{text(_word(value))}</td></tr>' for name, value in pairs)
     return f'<div class="scroll"><table class="facts"><tbody>{rows}</tbody></table></div>'
-
-
-def network_of(result: Result) -> str:
-    """Return the network that the trace of ``result`` was made from; nothing where its provenance does not tell."""
-    network = result.trace.provenance.get("network")
-    return network if isinstance(network, str) else ""
-
-
-def baselines(results: Sequence[Result]) -> dict[str, Result]:
-    """Return by network the result that others are compared with: the first of a dense trace, else the first."""
-    found: dict[str, Result] = {}
-    for result in results:
-        old = found.setdefault(network_of(result), result)
-        if old.trace.sparsity >= DENSE > result.trace.sparsity:
-            found[network_of(result)] = result
-    return found
-
-
-def summary_rows(results: Sequence[Result]) -> list[Row]:
-    """Return a row a result, as of a comparison; speed-ups are over the baseline of the result's own network."""
-    base = baselines(results)
-    rows = []
-    for result in results:
-        row = compare_rows([result], base[network_of(result)])[0]
-        rows.append(row | {"accuracy": accuracy_of(result), "area_mm2": result.total.area_mm2})
-    return rows
-
-
-def accuracy_of(result: Result) -> float | None:
-    """Return the accuracy that the trace's provenance tells, None where it tells none."""
-    value = result.trace.provenance.get("accuracy")
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if 0 <= value <= 1 else None
 
 
 def summary_table(results: Sequence[Result], names: Sequence[str], most: int) -> str:
@@ -98,19 +65,12 @@ def layers_table(result: Result) -> str:
     """Return a sortable row a layer, with the cause that most cycles of its first kind of unit went to."""
     rows = layer_rows(result)
     shown = [column for column in LAYER_COLUMNS if any(row.get(column[0]) is not None for row in rows)]
-    total = result.total
-    sums: Row = {
-        "cycles": total.cycles, "latency_us": total.latency_s * 1e6, "utilization": total.utilization,
-        "load_balance": total.load_balance, "padding_ratio": padding_ratio(total), "macs": total.macs,
-        "energy_uj": None if total.energy_j is None else total.energy_j.total * 1e6,
-        "output_error": output_error(result),
-    }  # fmt: skip
     heads = ["layer", "operation", "weight", "most cycles", *(head.replace("\n", " ") for _, head, _ in shown)]
     body = [
         [layer.name, layer.op, row["shape"], _most(layer.cycles_by_cause), *cells(row, shown)]
         for layer, row in zip(result.layers, rows, strict=True)
     ]
-    foot = ["total", "", "", _most(total.cycles_by_cause), *cells(sums, shown)]
+    foot = ["total", "", "", _most(result.total.cycles_by_cause), *cells(total_row(result), shown)]
     return html_table([head.replace("- ", "") for head in heads], body, words=4, foot=foot)
 
 

@@ -10,10 +10,10 @@ from typing import Any
 from ..models import load_machine, vary
 from ..simulator.simulate import simulate
 from ..workloads.formats import fkw
-from ..workloads.kernel_patterns import KEPT, natural_patterns
-from ..workloads.kernel_synth import VGG_LAYERS, vgg_layer, vgg_weight
+from ..workloads.pruning.kernel_patterns import KEPT, natural_patterns
+from ..workloads.synth.vgg import VGG_LAYERS, vgg_layer, vgg_weight
 from ..workloads.trace import Trace
-from .eie_figures import Figures
+from .published import Figures
 
 CPU, FAST_CORES, GPU = "patdnn-kryo485", "patdnn-kryo485-gold", "patdnn-adreno640"
 NO_OPT: dict[str, Any] = {"reorder": False, "kernel_lre": False, "filter_lre": False, "tune": False}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from ..simulator.result import LayerResult, Result, Totals
 from ..workloads.errors import InputError
-from .html_tables import baselines, summary_rows
+from .comparison import baselines, summary_rows
 from .plots_data import energy_parts, per_unit
 from .plots_rows import (
     MOST_ROWS,
@@ -212,7 +213,7 @@ def _by_part(
 
 def _stack(ax: Axes, bars: Bars, colours: Mapping[str, str], unit: str) -> None:
     """Draw stacked bars with their totals; where a bar would be too small to see, all are shares of their own total."""
-    totals = np.array([sum(bar.values()) for bar in bars])
+    totals = np.array([math.fsum(bar.values()) for bar in bars])
     seen = totals[totals > 0]
     shares = bool(seen.size) and bool(seen.max() > 20 * seen.min())
     scale = np.divide(100.0, totals, out=np.zeros(len(totals)), where=totals > 0) if shares else np.ones(len(totals))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..simulator.result import LayerResult, OverTime, Result, Totals
-from .html_tables import accuracy_of, network_of, summary_rows
+from .comparison import accuracy_of, network_of, summary_rows
 from .rows import Row
 
 IDLE = frozenset({
@@ -238,13 +238,13 @@ def fronts_of(results: Sequence[Result], names: Sequence[str]) -> list[Front]:
             points = [(rows[i]["latency_per_sample_us"], rows[i]["energy_per_sample_uj"]) for i in members]
             known = [names[i] for i in members]
             fronts.append(
-                Front("latency a sample, us", "energy a sample, uJ", network, table or "", 1, known, points, [])
+                Front("latency a sample, us", "energy a sample, uJ", network or "", table or "", 1, known, points, [])
             )
         members = [i for i in mine if accuracy_of(results[i]) is not None]
         points = [(rows[i]["latency_per_sample_us"], 100 * rows[i]["accuracy"]) for i in members]
         if len({accuracy for _, accuracy in points}) > 1:
             known = [names[i] for i in members]
-            fronts.append(Front("latency a sample, us", "accuracy, %", network, "", -1, known, points, []))
+            fronts.append(Front("latency a sample, us", "accuracy, %", network or "", "", -1, known, points, []))
     return [replace(one, front=pareto_front(one.points, one.sign)) for one in fronts if len(one.points) > 1]
 
 

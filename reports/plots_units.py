@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -97,14 +98,14 @@ def plot_load_map(results: Sequence[Result], path: str | Path) -> Path:
         ]
     heights = [row_inches(names) + 0.62 for _, names, _, _ in panels]
     width = label_inches([name for _, names, _, _ in panels for name in names]) + 6.3
-    with drawing(path, width, max(sum(heights) + 0.3, 1.6)) as figure:
+    with drawing(path, width, max(math.fsum(heights) + 0.3, 1.6)) as figure:
         axes = np.ravel(figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights))
         for ax, (title, names, rows, kind) in zip(axes, panels, strict=True):
             image = heat_cells(ax, rows, 100.0)
             name_rows(ax, names)
             ax.set_title(clean(title, 90), loc="left")
             ax.set_xlabel(kind)
-        colour_bar(figure, image, list(axes), sum(heights), "working, % of\nthe busiest")
+        colour_bar(figure, image, list(axes), math.fsum(heights), "working, % of\nthe busiest")
     return path
 
 
@@ -129,7 +130,7 @@ def plot_queues(results: Sequence[Result], path: str | Path) -> Path:
     ][:MOST_TIMES]
     heights = [row_inches(one.names) + 0.75 for one in maps] + [1.9] * len(times)
     width = max(label_inches([name for one in maps for name in one.names]) + 5.6, 7.0)
-    with drawing(path, width, max(sum(heights) + 0.2, 1.6)) as figure:
+    with drawing(path, width, max(math.fsum(heights) + 0.2, 1.6)) as figure:
         axes = np.ravel(figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights))
         for ax, levels in zip(axes, maps, strict=False):
             most = max(float(row.max(initial=0.0)) for row in levels.rows)

@@ -11,9 +11,12 @@ from functools import cached_property
 
 import numpy as np
 
-from ..models import load_machine, pointacc_hash, pointacc_mapping, torchsparse, torchsparse_groups, vary
-from ..models.pointacc_hash import HashEngine
-from ..models.pointacc_mapping import Mapper
+from ..models import load_machine, torchsparse, vary
+from ..models.parts.pointacc import hashing as pointacc_hash
+from ..models.parts.pointacc import mapping as pointacc_mapping
+from ..models.parts.pointacc.hashing import HashEngine
+from ..models.parts.pointacc.mapping import Mapper
+from ..models.parts.torchsparse import groups as torchsparse_groups
 from ..simulator.memo import Memo
 from ..simulator.result import Result
 from ..simulator.simulate import simulate
@@ -23,8 +26,8 @@ from ..workloads.points.network import build
 from ..workloads.points.scenes import cad, lidar, room
 from ..workloads.points.statistics import Statistics, statistics
 from ..workloads.trace import Layer, Trace
+from .published import Figures
 
-Figures = dict[str, tuple[float | None, str]]  # value, None where nothing stands for it, and note
 SEEDS = (0, 1, 2)
 VOXEL = 0.05  # m
 NETWORK = "minkunet42"

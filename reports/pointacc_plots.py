@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from .plots_style import BARS, BLUE, GREEN, LINES, MARKERS, ORANGE, REFERENCE, S
 from .pointacc_figures import STRIDES, Scan, cache_misses, hash_ratio
 
 if TYPE_CHECKING:
-    from ..models.pointacc_hash import Probing
+    from ..models.parts.pointacc.hashing import Probing
 
 MAP_STRIDES = STRIDES[:5]
 TILES = tuple(2**power for power in range(6, 18))
@@ -89,7 +90,7 @@ def plot_map_sizes(coords: np.ndarray, path: str | Path, *, name: str = "cloud")
             sizes = [len(into) / len(coords) for into, _ in kernel_map(coords, 3, tensor_stride=stride)]
             ax.plot(
                 range(len(sizes)), sizes, color=LINES[index], marker=MARKERS[index], markersize=3, linewidth=1,
-                label=f"stride {stride}: {len(coords):,} voxels, {sum(sizes):.2f} neighbours",
+                label=f"stride {stride}: {len(coords):,} voxels, {math.fsum(sizes):.2f} neighbours",
             )  # fmt: skip
         ax.set_xticks((0, 4, 10, 13, 16, 22, 26))
         ax.set_ylim(0, 1.05)

@@ -15,6 +15,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
+from .. import models
 from ..models import list_energy_tables, list_machines, load_machine
 from ..models.loader import load_energy_table
 from .cells import new_table
@@ -85,7 +86,7 @@ def machine_constants(name: str) -> tuple[str | None, list[Constant]]:
     ``name`` is a bundled machine or the path of a TOML file. Raises InputError for neither.
     """
     config = msgspec.to_builtins(load_machine(name).config)
-    bundled = resources.files("gossamer.models") / "configs" / f"{name}.toml"
+    bundled = resources.files(models) / "configs" / f"{name}.toml"
     settings = tomllib.loads((Path(name) if name.endswith(".toml") else bundled).read_text("utf-8"))
     sources, base = settings.pop("sources", {}), settings.pop("base", None)
     names = [field for field in config if base is None or field in settings or field in sources]

@@ -61,7 +61,8 @@ def read_store(path: str | Path, where: Sequence[str] = ()) -> Inputs:
         cases = choose(store, where).cases
     found = [case.result for case in cases if case.result is not None]
     if not found:
-        met = f"{len(cases):,} that failed" if cases else "none at all"
+        nothing = f"none that keeps --where {' and '.join(where)}" if where else "none at all"
+        met = f"{len(cases):,} that failed" if cases else nothing
         raise InputError(f"{path}: a store must hold a finished case to be shown, and holds {met}; choose others")
     for result in found:
         check_result(result, str(path))
@@ -103,6 +104,8 @@ def check_result(result: Result, where: str) -> None:
     remedy = "write it again with gossamer simulate"
     if result.samples < 1:
         raise InputError(f"{where}: samples must be at least 1, not {result.samples}; {remedy}")
+    if not result.layers:
+        raise InputError(f"{where}: layers must be at least one, and there is none; {remedy}")
     parts: list[tuple[str, Totals | LayerResult]] = [("total", result.total), *((x.name, x) for x in result.layers)]
     for place, figures_ in parts:
         data = msgspec.to_builtins(figures_)
@@ -113,6 +116,9 @@ def check_result(result: Result, where: str) -> None:
             if value != 0 and not LEAST <= value < MOST:
                 limits = f"0, or from {LEAST:g} to 2^63"
                 raise InputError(f"{where}: {place}: {name} must be {limits}, not {_short(value)}; {remedy}")
+        energy = figures_.energy_j
+        if energy is not None and energy.total and not any(energy.by_part.values()):
+            raise InputError(f"{where}: {place}: energy_j.by_part must add up to the total, and is nothing; {remedy}")
         if arithmetic is not None and not set(arithmetic) >= ARITHMETIC:
             raise InputError(f"{where}: {place}: arithmetic must have {', '.join(sorted(ARITHMETIC))}; {remedy}")
         roof = {"macs_per_byte", "ridge_macs_per_byte", "bound_macs_per_s", "achieved_macs_per_s"}

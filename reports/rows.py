@@ -5,12 +5,10 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 from ..simulator.frames import layer_rows as layer_rows
 from ..simulator.frames import padding_ratio as padding_ratio
-from ..simulator.frames import relative_error
 from ..simulator.result import Result
 
 if TYPE_CHECKING:
@@ -310,7 +308,7 @@ def case_rows(cases: Iterable[tuple[str, str, Mapping[str, Any], Result | None, 
             **row,
             "cycles": total.cycles,
             "latency_us": total.latency_s * 1e6,
-            "speedup": _speedup(baseline, result),
+            "speedup": speedup(baseline, result),
             "load_balance": total.load_balance,
             "utilization": total.utilization,
             "padding_ratio": padding_ratio(total),
@@ -320,59 +318,6 @@ def case_rows(cases: Iterable[tuple[str, str, Mapping[str, Any], Result | None, 
             "error": "",
         })  # fmt: skip
     return rows
-
-
-def compare_rows(results: Sequence[Result], baseline: Result | None = None) -> list[Row]:
-    """Return one row a result, all per sample; speed-ups are over ``baseline``, the first of them unless given."""
-    rows = []
-    dense = dense_results(results)
-    for result in results:
-        total, samples = result.total, result.samples
-        own = dense.get((network_of(result) or "", result.machine.name))
-        latency = total.latency_s / samples
-        energy = None if total.energy_j is None else total.energy_j.total / samples
-        rows.append({
-            "trace": result.trace.name,
-            "machine": result.machine.name,
-            "accuracy": result.trace.provenance.get("accuracy"),
-            "sparsity": result.trace.sparsity,
-            "cycles": total.cycles,
-            "samples": samples,
-            "cycles_per_sample": total.cycles / samples,
-            "latency_per_sample_us": latency * 1e6,
-            "speedup": _speedup(results[0] if baseline is None else baseline, result),
-            "speedup_over_dense": None if own is None else _speedup(own, result),
-            "load_balance": total.load_balance,
-            "utilization": total.utilization,
-            "padding_ratio": padding_ratio(total),
-            "energy_per_sample_uj": None if energy is None else energy * 1e6,
-            "energy_delay_pjs": None if energy is None else energy * latency * 1e12,
-            "energy_table": None if total.energy_j is None else total.energy_j.table,
-            "storage_bits": sum(total.storage_bits.values()),
-            "output_error": output_error(result),
-        })  # fmt: skip
-    return rows
-
-
-def dense_results(results: Iterable[Result]) -> dict[tuple[str, str], Result]:
-    """Return, by network and machine, the result of the trace that has all weights, where there is one.
-
-    Of the traces without zeros it is the one with the most weights: a network that lost channels has no zeros either.
-    """
-    most: dict[tuple[str, str], tuple[int, Result]] = {}
-    for result in results:
-        network = network_of(result)
-        if network is not None and result.trace.sparsity == 0:
-            weights, pair = sum(prod(layer.shape) for layer in result.layers), (network, result.machine.name)
-            if pair not in most or weights > most[pair][0]:
-                most[pair] = weights, result
-    return {pair: result for pair, (_, result) in most.items()}
-
-
-def network_of(result: Result) -> str | None:
-    """Return the network that the trace's provenance names, None where it names none."""
-    network = result.trace.provenance.get("network")
-    return network if isinstance(network, str) else None
 
 
 def csv_text(rows: Sequence[Row]) -> str:
@@ -385,12 +330,7 @@ def csv_text(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def output_error(result: Result) -> float | None:
-    """Return the largest relative rms error of any layer's outputs, None where the arithmetic is not simulated."""
-    errors = [error for layer in result.layers if (error := relative_error(layer)) is not None]
-    return max(errors, default=None)
-
-
-def _speedup(baseline: Result, result: Result) -> float | None:
+def speedup(baseline: Result, result: Result) -> float | None:
+    """Return the time a sample of ``baseline`` over that of ``result``, None where that takes none."""
     latency = result.total.latency_s / result.samples
     return baseline.total.latency_s / baseline.samples / latency if latency else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import cleandoc
 from typing import Any
 
 import msgspec
@@ -23,7 +24,11 @@ def schema_of(what: str) -> dict[str, Any]:
     if what not in SCHEMAS:
         raise InputError(f"what to describe must be one of {', '.join(SCHEMAS)}, not {what!r}")
     title, kind = SCHEMAS[what]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title, **msgspec.json.schema(kind)}
+    schema = msgspec.json.schema(kind)
+    for about in schema["$defs"].values():  # from 3.13 on, Python takes the indentation out of docstrings by itself
+        if "description" in about:
+            about["description"] = cleandoc(about["description"])
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title, **schema}
 
 
 def schema_text(what: str) -> str:

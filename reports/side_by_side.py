@@ -14,7 +14,7 @@ from ..simulator.result import Result
 from ..workloads.errors import InputError
 from ..workloads.trace import Trace
 from .cells import Format, figures, new_table, percent, small_percent, times
-from .rows import compare_rows, dense_results, network_of
+from .comparison import compare_rows, dense_results, network_of
 
 PAIR_COLUMNS: tuple[tuple[str, str, Format], ...] = (
     ("accuracy", "acc.\n%", percent),

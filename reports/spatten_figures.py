@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from ..models import load_machine, vary
-from ..models.spatten_top_k import select_rows
+from ..models.parts.spatten.top_k import select_rows
 from ..simulator.machine import Machine
 from ..simulator.result import LayerResult
 from ..simulator.simulate import simulate
 from ..workloads.patterns import Pattern
 from ..workloads.trace import Layer, Trace
-
-Figures = dict[str, tuple[float | None, str]]
+from .published import Figures
 
 ROWS = 4000
 SELECTIONS = ((256, 32), (512, 64), (1024, 64), (1024, 512), (2048, 64), (4096, 32))  # of so many, so many

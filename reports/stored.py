@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from ..simulator.store import Store, Stored
-from ..workloads.errors import InputError
+from ..workloads.errors import InputError, nearest
 from ..workloads.extras import need
 from .rows import Row, case_rows
 from .tables import cases_table
@@ -55,7 +55,8 @@ class Condition:
         if self.sign in ("=", "!="):
             return fnmatchcase(str(met), self.value) == (self.sign == "=")
         raise InputError(
-            f"--where {self.column}{self.sign}{self.value}: {self.sign} compares numbers, not {met!r}; use ="
+            f"--where {self.column}{self.sign}{self.value}: {self.sign} compares numbers, not "
+            f"{(self.value if number is None else met)!r}; use ="
         )
 
 
@@ -95,7 +96,8 @@ def choose(store: Store, where: Sequence[str] = ()) -> Chosen:
     for condition in conditions:
         if rows and condition.column not in known:
             raise InputError(
-                f"--where {condition.column}: the store must have that column, and has not; it has {', '.join(known)}"
+                f"--where {condition.column}: the store must have that column, and has not"
+                f"{nearest(condition.column, known)}; it has {', '.join(known)}"
             )
     kept = [i for i, row in enumerate(rows) if all(condition.holds(row) for condition in conditions)]
     return Chosen([rows[i] for i in kept], [cases[i] for i in kept])

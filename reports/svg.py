@@ -65,7 +65,7 @@ def fill(index: int) -> str:
 
 def stacked_bars(names: Sequence[str], bars: Sequence[dict[str, float]], unit: str, number: Number) -> str:
     """Return one bar a name, stacked, the total beside it; shares of its own total where a bar would be too small."""
-    totals = np.array([sum(bar.values()) for bar in bars], float)
+    totals = np.array([math.fsum(bar.values()) for bar in bars])
     seen = totals[totals > 0]
     shares = bool(seen.size) and bool(seen.max() > 20 * seen.min())
     fills = palette(label for bar in bars for label in bar if any(other.get(label) for other in bars))

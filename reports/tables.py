@@ -5,6 +5,7 @@ Everything that can be printed, as a table or as CSV, is importable from here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,11 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
+from ..simulator.frames import layer_rows, output_error, total_row
 from ..simulator.result import Result
 from .cells import Format, figures, new_table, percent, small_percent, times, whole
-from .rows import COLUMNS, Row, compare_rows, csv_text, layer_rows, output_error, padding_ratio, sweep_rows
+from .comparison import compare_rows
+from .rows import COLUMNS, Row, csv_text, sweep_rows
 from .verdicts import checks_table, engines_table
 
 if TYPE_CHECKING:
@@ -91,18 +94,7 @@ def result_table(result: Result) -> RenderableType:
         table.add_row(escape(row["layer"]), row["shape"], *_cells(row, shown))
     if len(rows) > 1:
         table.add_section()
-        total = result.total
-        sums = {
-            "cycles": total.cycles,
-            "latency_us": total.latency_s * 1e6,
-            "utilization": total.utilization,
-            "load_balance": total.load_balance,
-            "padding_ratio": padding_ratio(total),
-            "macs": total.macs,
-            "energy_uj": None if total.energy_j is None else total.energy_j.total * 1e6,
-            "output_error": output_error(result),
-        }
-        table.add_row("total", "", *_cells(sums, shown), style="bold")
+        table.add_row("total", "", *_cells(total_row(result), shown), style="bold")
     return Group(table, *map(Text, summary(result)))
 
 
@@ -138,7 +130,7 @@ def summary(result: Result) -> list[str]:
     error = output_error(result)
     if error is not None:
         same = min(layer.arithmetic["same_argmax"] for layer in result.layers if layer.arithmetic is not None)
-        clipped = sum(layer.arithmetic["saturated"] for layer in result.layers if layer.arithmetic is not None)
+        clipped = math.fsum(layer.arithmetic["saturated"] for layer in result.layers if layer.arithmetic is not None)
         sentences.append(
             f"Outputs in the machine's arithmetic: rms error {100 * error:.2g} % at most, largest output where float64 "
             f"has it in {percent(same)} % at least, {clipped:,.0f} additions saturated."
@@ -160,6 +152,8 @@ def cases_table(
     ``warned``: the warnings of each case that finished. Of more than `ROWS_AT_ONCE` cases of a trace and machine, the
     first are shown, and it is said how many there are.
     """
+    if not rows:
+        return Text("No case fits.", style="yellow")
     parts: list[RenderableType] = []
     failures = []
     for trace, machine in dict.fromkeys((row["trace"], row["machine"]) for row in rows):

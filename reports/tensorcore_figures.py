@@ -15,7 +15,7 @@ from ..simulator.result import LayerResult
 from ..simulator.simulate import simulate
 from ..workloads.gemm import Gemm
 from ..workloads.synth import gemm_layer
-from .eie_figures import Figures
+from .published import Figures
 
 STUDY_LAYERS = ((128, 1152, 1024), (512, 1024, 256))  # rows, reduction, columns; of ResNet-50
 STUDY = (
@@ -102,7 +102,7 @@ def dual_side_figures() -> Figures:
 
 def product_figures() -> Figures:
     """Return what 2:4 gains over dense on an A100 by the length of the reduction, and what other patterns gain."""
-    figures = {f"K {k}": (speedup(load_machine("a100-sparse"), 10240, k), "") for k in REDUCTIONS}
+    figures: Figures = {f"K {k}": (speedup(load_machine("a100-sparse"), 10240, k), "") for k in REDUCTIONS}
     machine = load_machine("a100-muxes")
     return figures | {
         f"N:M {n}:{m}": (speedup(machine, 4096, 4096, (n, m)), f"ideal {m / n:g} x: bandwidth is the limit")

@@ -71,23 +71,33 @@ def _value(text: str) -> Any:
     return text if "\n" in text or ("#" in text and not isinstance(parsed["value"], str)) else parsed["value"]
 
 
+def check_suffix(path: Path | None, suffixes: tuple[str, ...]) -> None:
+    """Raise InputError for an output whose name, where one is given, ends in none of ``suffixes``."""
+    from ..workloads import InputError
+
+    if path is not None and path.suffix.lower() not in suffixes:
+        raise InputError(f"{path}: the name of this output must end in {', '.join(suffixes)}, not {path.suffix!r}")
+
+
 def check_outputs(*paths: Path | str | None, suffixes: tuple[str, ...] = ()) -> None:
-    """Find out before the work, not after it, that a result could not be written. Raises InputError."""
+    """Find out before the work, not after it, that a result could not be written. Raises InputError.
+
+    ``suffixes``: in one of which each of them must end, where any will not do.
+    """
     import os
 
     from ..workloads import InputError
 
-    given = [str(path) for path in paths if path is not None]
+    given = [str(path) for path in paths if path is not None and str(path) != "-"]
+    places = [os.path.realpath(path.replace("\0", "")) for path in given]
     for path in given:
-        if path == "-":
-            continue
-        place = Path(path)
-        if not path or given.count(path) > 1:
-            rule = "an output needs a name" if not path else "two outputs must not have one name"
-            raise InputError(f"{path or repr(path)}: {rule}; choose another")
-        folder = place.parent
-        if suffixes and place.suffix.lower() not in suffixes:
-            raise InputError(f"{path}: the name of this output must end in {', '.join(suffixes)}, not {place.suffix!r}")
+        place, folder = Path(path), Path(path).parent
+        if not path:
+            raise InputError(f"{path!r}: an output needs a name; choose another")
+        if places.count(os.path.realpath(path.replace("\0", ""))) > 1:
+            raise InputError(f"{path}: two outputs must not have one name; choose another")
+        if suffixes:
+            check_suffix(place, suffixes)
         if place.is_dir():
             raise InputError(f"{path}: an output must be a file, and this is a folder; give a name in it")
         if not folder.is_dir():
@@ -157,7 +167,11 @@ def progress_bar(title: str, rate: str = "") -> Iterator[Callable[[int, int, str
         def render(self, task: Task) -> Text:
             return Text("" if task.speed is None else f"{task.speed:,.3g} {rate}/s", style="progress.data.speed")
 
-    columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+    class CountColumn(MofNCompleteColumn):
+        def render(self, task: Task) -> Text:
+            return Text() if task.total is None else super().render(task)
+
+    columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn(), CountColumn()]
     columns += [RateColumn()] if rate else []
     columns.append(TimeRemainingColumn(elapsed_when_finished=True))
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:

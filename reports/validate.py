@@ -1,51 +1,15 @@
-"""Published against simulated: checks with source, error, tolerance and verdict. Misses are listed, not tuned away."""
+"""Published against simulated: the checks of each accelerator, in order. Misses are listed, not tuned away."""
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from importlib import resources
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ..workloads.errors import InputError
 from . import ese_figures, gpu_figures, patdnn_figures, pointacc_figures, spatten_figures, tensorcore_figures
-from .eie_figures import (
-    dump_figures,
-    layer_figures,
-    layer_runs,
-    limit_figures,
-    table_figures,
-    trend_figures,
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """A published figure beside the simulated one.
-
-    ``published`` is None where the paper tells a trend in words, ``simulated`` where the check was skipped. ``error``
-    is simulated / published - 1. ``tolerance`` says what a hit is. ``verdict``: "hit"; "miss", out of tolerance;
-    "known miss", out of tolerance by the stated amount, the note giving the cause; "information", not asserted;
-    "skipped". ``group``: the heading.
-    """
-
-    name: str
-    source: str
-    published: float | None
-    simulated: float | None
-    unit: str
-    error: float | None
-    tolerance: str
-    verdict: str
-    note: str = ""
-    group: str = ""
-
-
-def failed(checks: Iterable[Check]) -> bool:
-    """Tell whether any check is out of its tolerance without being a known miss of the stated size."""
-    return any(check.verdict == "miss" for check in checks)
+from .eie_figures import dump_figures, layer_figures, layer_runs, limit_figures, table_figures, trend_figures
+from .published import Check, Figures, judge, read_paper
 
 
 def validate_eie(dump: str | Path | None = None) -> list[Check]:
@@ -54,15 +18,14 @@ def validate_eie(dump: str | Path | None = None) -> list[Check]:
     ``dump``: the data folder of the authors' own simulator. Raises InputError where it is not one.
     """
     paper = read_paper("eie")
-    slack = paper["slack"]
     real = dump_figures(Path(dump)) if dump is not None else None  # first: a wrong path is told at once
     uniform, unequal, alex7, alex7_256 = layer_runs()
     return [
-        *_checks(paper["dump"], real, slack),
-        *_layer_checks(paper["layers"], layer_figures(uniform, unequal), slack),
-        *_checks(paper["tables"], table_figures(alex7, alex7_256), slack),
-        *_checks(paper["trends"], trend_figures(uniform, unequal), slack),
-        *_checks(paper["limits"], limit_figures(uniform), slack),
+        *_checks(paper, "dump", real),
+        *_layer_checks(paper, layer_figures(uniform, unequal)),
+        *_checks(paper, "tables", table_figures(alex7, alex7_256)),
+        *_checks(paper, "trends", trend_figures(uniform, unequal)),
+        *_checks(paper, "limits", limit_figures(uniform)),
     ]
 
 
@@ -71,15 +34,12 @@ def validate_ese(dump: str | Path | None = None) -> list[Check]:
 
     Raises InputError for a ``dump``: all that was published is bundled.
     """
-    if dump is not None:
-        raise InputError(f"{dump}: ese needs no data of its own; leave the path out")
-    paper = read_paper("ese")
-    slack = paper["slack"]
+    paper = _bundled_paper("ese", dump)
     return [
-        *_checks(paper["lstm"], ese_figures.lstm_figures(), slack),
-        *_checks(paper["schedule"], ese_figures.schedule_figures(), slack),
-        *_checks(paper["queues"], ese_figures.queue_figures(), slack),
-        *_checks(paper["balance"], ese_figures.balance_figures(), slack),
+        *_checks(paper, "lstm", ese_figures.lstm_figures()),
+        *_checks(paper, "schedule", ese_figures.schedule_figures()),
+        *_checks(paper, "queues", ese_figures.queue_figures()),
+        *_checks(paper, "balance", ese_figures.balance_figures()),
     ]
 
 
@@ -88,17 +48,14 @@ def validate_tensor_core(dump: str | Path | None = None) -> list[Check]:
 
     Raises InputError for a ``dump``: all that was published is bundled.
     """
-    if dump is not None:
-        raise InputError(f"{dump}: tensor-core needs no data of its own; leave the path out")
-    paper = read_paper("tensor-core")
-    slack = paper["slack"]
+    paper = _bundled_paper("tensor-core", dump)
     return [
-        *_instruction_checks(paper["instructions"], slack),
-        *_checks(paper["borrowed"], tensorcore_figures.borrowed_figures(), slack),
-        *_checks(paper["sparseloop"], tensorcore_figures.study_figures(), slack),
-        *_checks(paper["dstc"], tensorcore_figures.dual_side_figures(), slack),
-        *_checks(paper["gemm"], tensorcore_figures.product_figures(), slack),
-        *_checks(paper["measured"], tensorcore_figures.measured_figures(), slack),
+        *_instruction_checks(paper),
+        *_checks(paper, "borrowed", tensorcore_figures.borrowed_figures()),
+        *_checks(paper, "sparseloop", tensorcore_figures.study_figures()),
+        *_checks(paper, "dstc", tensorcore_figures.dual_side_figures()),
+        *_checks(paper, "gemm", tensorcore_figures.product_figures()),
+        *_checks(paper, "measured", tensorcore_figures.measured_figures()),
     ]
 
 
@@ -107,21 +64,18 @@ def validate_pointacc(dump: str | Path | None = None) -> list[Check]:
 
     Raises InputError for a ``dump``: all that was published is bundled, and scans are generated.
     """
-    if dump is not None:
-        raise InputError(f"{dump}: pointacc needs no data of its own; leave the path out")
-    paper = read_paper("pointacc")
-    slack = paper["slack"]
+    paper = _bundled_paper("pointacc", dump)
     scans = pointacc_figures.scans()
     gpu = pointacc_figures.gpu_figures(scans)
     return [
-        *_checks(paper["forms"], pointacc_figures.form_figures(scans[0]), slack),
-        *_checks(paper["grouping"], pointacc_figures.grouping_figures(), slack),
-        *_checks(paper["network"], pointacc_figures.network_figures(scans), slack),
-        *_checks(paper["cache"], pointacc_figures.cache_figures(scans[0]), slack),
-        *_checks(paper["hash"], pointacc_figures.hash_figures(scans), slack),
-        *_checks(paper["scenes"], pointacc_figures.scene_figures(scans), slack),
-        *_checks(paper["gpu"], gpu, slack),
-        *_checks(paper["claims"], gpu | pointacc_figures.fusion_figures(), slack),
+        *_checks(paper, "forms", pointacc_figures.form_figures(scans[0])),
+        *_checks(paper, "grouping", pointacc_figures.grouping_figures()),
+        *_checks(paper, "network", pointacc_figures.network_figures(scans)),
+        *_checks(paper, "cache", pointacc_figures.cache_figures(scans[0])),
+        *_checks(paper, "hash", pointacc_figures.hash_figures(scans)),
+        *_checks(paper, "scenes", pointacc_figures.scene_figures(scans)),
+        *_checks(paper, "gpu", gpu),
+        *_checks(paper, "claims", gpu | pointacc_figures.fusion_figures()),
     ]
 
 
@@ -130,18 +84,15 @@ def validate_patdnn(dump: str | Path | None = None) -> list[Check]:
 
     Raises InputError for a ``dump``: all that was published is bundled, and layers are drawn.
     """
-    if dump is not None:
-        raise InputError(f"{dump}: patdnn needs no data of its own; leave the path out")
-    paper = read_paper("patdnn")
-    slack = paper["slack"]
+    paper = _bundled_paper("patdnn", dump)
     layers = patdnn_figures.traces()
     gains = patdnn_figures.ablation_figures(layers)
     return [
-        *_checks(paper["patterns"], patdnn_figures.pattern_figures(layers), slack),
-        *_checks(paper["storage"], patdnn_figures.storage_figures(), slack),
-        *_checks(paper["techniques"], gains, slack),
-        *_checks(paper["ablation"], gains, slack),
-        *_checks(paper["network"], gains, slack),
+        *_checks(paper, "patterns", patdnn_figures.pattern_figures(layers)),
+        *_checks(paper, "storage", patdnn_figures.storage_figures()),
+        *_checks(paper, "techniques", gains),
+        *_checks(paper, "ablation", gains),
+        *_checks(paper, "network", gains),
     ]
 
 
@@ -150,15 +101,12 @@ def validate_spatten(dump: str | Path | None = None) -> list[Check]:
 
     Raises InputError for a ``dump``: all that was published is bundled.
     """
-    if dump is not None:
-        raise InputError(f"{dump}: spatten needs no data of its own; leave the path out")
-    paper = read_paper("spatten")
-    slack = paper["slack"]
+    paper = _bundled_paper("spatten", dump)
     return [
-        *_checks(paper["engine"], spatten_figures.engine_figures(), slack),
-        *_checks(paper["pipeline"], spatten_figures.pipeline_figures(), slack),
-        *_checks(paper["trends"], spatten_figures.trend_figures(), slack),
-        *_checks(paper["shares"], None, slack),
+        *_checks(paper, "engine", spatten_figures.engine_figures()),
+        *_checks(paper, "pipeline", spatten_figures.pipeline_figures()),
+        *_checks(paper, "trends", spatten_figures.trend_figures()),
+        *_checks(paper, "shares", None),
     ]
 
 
@@ -167,15 +115,12 @@ def validate_gpu_kernels(dump: str | Path | None = None) -> list[Check]:
 
     Raises InputError for a ``dump``: all that was published is bundled.
     """
-    if dump is not None:
-        raise InputError(f"{dump}: gpu-kernels needs no data of its own; leave the path out")
-    paper = read_paper("gpu-kernels")
-    slack = paper["slack"]
+    paper = _bundled_paper("gpu-kernels", dump)
     return [
-        *_checks(paper["measured"], gpu_figures.measured_figures(), slack),
-        *_checks(paper["paper"], gpu_figures.paper_figures(), slack),
-        *_checks(paper["balance"], gpu_figures.balance_figures(), slack),
-        *_checks(paper["blocks"], gpu_figures.block_figures(), slack),
+        *_checks(paper, "measured", gpu_figures.measured_figures()),
+        *_checks(paper, "paper", gpu_figures.paper_figures()),
+        *_checks(paper, "balance", gpu_figures.balance_figures()),
+        *_checks(paper, "blocks", gpu_figures.block_figures()),
     ]
 
 
@@ -212,56 +157,9 @@ def drawings(what: str) -> Callable[[Path], list[Path]]:
     )
 
 
-def judge(entry: dict[str, Any], value: float | None, slack: float, *, group: str = "", note: str = "") -> Check:
-    """Return the check that ``entry``, a table of a papers file, makes of the simulated ``value``; None skips it.
-
-    ``entry`` has name, source and unit, and either published and tolerance (relative) or within (in the unit), or
-    at_least or at_most; its known_miss gives the error (of a bound: the value) that is known, met when it is off by
-    ``slack`` at most. With ``information`` nothing is asserted.
-    """
-    published = entry.get("published")
-    known = entry.get("known_miss")
-    error = None if published is None or value is None else value / published - 1
-    informs = entry.get("information", False)
-    if informs:
-        tolerance, off, hit = "not asserted", error, True
-    elif "within" in entry:
-        tolerance, off = f"{entry['within']:g} {entry['unit']}", error
-        hit = value is not None and abs(value - entry["published"]) <= entry["within"] + 1e-12
-    elif published is not None:
-        tolerance, off = _percent(entry["tolerance"]), error
-        hit = error is not None and abs(error) <= entry["tolerance"] + 1e-12
-    elif "at_least" in entry:
-        tolerance, off = f"at least {entry['at_least']:,}", value
-        hit = value is not None and value >= entry["at_least"]
-    else:
-        tolerance, off = f"at most {entry['at_most']:,}", value
-        hit = value is not None and value <= entry["at_most"]
-    verdict = "information" if informs else "hit" if hit else "miss"
-    if off is None and not (informs and value is not None):
-        verdict = "skipped"
-    elif not hit and known is not None:
-        same = abs(off - known["error"]) <= slack + 1e-12
-        verdict = "known miss" if same else "miss"
-        note = known["cause"] if same else f"the known miss was {known['error']:+.3g}: {known['cause']}"
-    words = [f"the paper says: {entry['words']}"] if "words" in entry else []
-    return Check(
-        name=entry["name"],
-        source=entry["source"],
-        published=published,
-        simulated=value,
-        unit=entry["unit"],
-        error=error,
-        tolerance=tolerance,
-        verdict=verdict,
-        note="; ".join([*words, *([note] if note else [])]),
-        group=group,
-    )
-
-
-def _checks(
-    section: dict[str, Any], figures: Mapping[str, tuple[float | None, str]] | None, slack: float
-) -> Iterator[Check]:
+def _checks(paper: dict[str, Any], name: str, figures: Figures | None) -> Iterator[Check]:
+    """Yield the checks of the section ``name`` of ``paper``, by key; without ``figures`` all of them are skipped."""
+    section, slack = paper[name], paper["slack"]
     about = section.get("note", "")
     for entry in section["check"]:
         value, note = (None, section["absent"]) if figures is None else figures[entry["key"]]
@@ -269,8 +167,9 @@ def _checks(
         yield judge(entry, value, slack, group=section["group"], note=note or other)
 
 
-def _layer_checks(section: dict[str, Any], figures: dict[str, dict[str, float]], slack: float) -> Iterator[Check]:
+def _layer_checks(paper: dict[str, Any], figures: dict[str, dict[str, float]]) -> Iterator[Check]:
     """Yield the four checks of each layer: theoretical time, time with rows alike and unequal, and their ratio."""
+    section, slack = paper["layers"], paper["slack"]
     for layer in section["layer"]:
         known = layer.get("known_miss", {})
         published = {
@@ -298,8 +197,9 @@ def _layer_checks(section: dict[str, Any], figures: dict[str, dict[str, float]],
             yield judge(entry, value, slack, group=section["group"], note=section["note"])
 
 
-def _instruction_checks(section: dict[str, Any], slack: float) -> Iterator[Check]:
+def _instruction_checks(paper: dict[str, Any]) -> Iterator[Check]:
     """Yield the latency of each instruction, and its throughput for each number of warps; then the rows kept aside."""
+    section, slack = paper["instructions"], paper["slack"]
     group = section["group"]
     for row in section["row"]:
         name, source = tensorcore_figures.instruction_name(row), row["source"]
@@ -329,11 +229,8 @@ def _instruction_checks(section: dict[str, Any], slack: float) -> Iterator[Check
         )
 
 
-def _percent(tolerance: float) -> str:
-    return "exact" if tolerance == 0 else f"{100 * tolerance:.3g} %"
-
-
-def read_paper(name: str) -> dict[str, Any]:
-    """Return the published figures of ``papers/NAME.toml``."""
-    file = resources.files(__package__) / "papers" / f"{name}.toml"
-    return tomllib.loads(file.read_text("utf-8"))
+def _bundled_paper(name: str, dump: str | Path | None) -> dict[str, Any]:
+    """Return the published figures of ``name``, all of them bundled. Raises InputError for a ``dump``."""
+    if dump is not None:
+        raise InputError(f"{dump}: {name} needs no data of its own; leave the path out")
+    return read_paper(name)

@@ -13,7 +13,7 @@ from .cells import figures, new_table, percent, whole
 
 if TYPE_CHECKING:
     from ..simulator.check import LayerCheck
-    from .validate import Check
+    from .published import Check
 
 PURE = ("ratio", "share", "index")  # units that are none
 VERDICT_STYLES = {"hit": "green", "miss": "bold red", "known miss": "yellow", "information": "", "skipped": "dim"}
@@ -34,13 +34,8 @@ def checks_table(checks: Sequence[Check]) -> RenderableType:
         for check in checks:
             if check.group != group:
                 continue
-            bound = check.published is None
             table.add_row(
-                escape(check.name if check.unit in PURE else f"{check.name}, {check.unit}"),
-                check.tolerance if check.published is None else as_published(check.published),
-                "" if check.simulated is None else figures(check.simulated),
-                "" if check.error is None else error_words(check.error),
-                "" if bound else check.tolerance,
+                *map(escape, figure_cells(check)),
                 Text(check.verdict, style=VERDICT_STYLES.get(check.verdict, "")),
                 escape(f"[{sources.index(check.source) + 1}]"),
             )
@@ -51,6 +46,17 @@ def checks_table(checks: Sequence[Check]) -> RenderableType:
     verdicts = [check.verdict for check in checks]
     counted = [f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICT_STYLES if verdict in verdicts]
     return Group(*parts, Text(f"{len(checks)} checks: {', '.join(counted)}.", style="bold"))
+
+
+def figure_cells(check: Check) -> tuple[str, str, str, str, str]:
+    """Return name, published, simulated, error and tolerance; of a bound, the bound stands for what was published."""
+    return (
+        check.name if check.unit in PURE else f"{check.name}, {check.unit}",
+        check.tolerance if check.published is None else as_published(check.published),
+        "" if check.simulated is None else figures(check.simulated),
+        "" if check.error is None else error_words(check.error),
+        "" if check.published is None else check.tolerance,
+    )
 
 
 def _note(note: str, names: list[str]) -> Text:

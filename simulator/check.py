@@ -13,6 +13,7 @@ from ..workloads.lowering import join, lower, reduction_axis
 from ..workloads.lstm import run_lstm
 from ..workloads.points.point_op import point_op
 from ..workloads.points.sparse_conv import exact_convolution
+from ..workloads.streamed import StreamedLayers
 from ..workloads.trace import Layer, Trace
 from .machine import Machine
 from .memo import Memo
@@ -56,7 +57,8 @@ def check(
     """
     memo = Memo.for_trace(trace)
     checks = []
-    for layer in choose_layers(trace, layers):
+    chosen = choose_layers(trace, layers)
+    for layer in chosen:
         if progress is not None:
             progress(layer.name)
         if layer.op == "sparse_conv3d" and layer.inputs is None:
@@ -69,6 +71,9 @@ def check(
             raise InputError(f"{machine.name}: a check compares values, and functional is false; set functional=true")
         bound = getattr(machine.engines, "error_bound", None)
         checks.append(_check(layer, fast, event, None if bound is None else bound(machine, layer)))
+        if isinstance(chosen, StreamedLayers):
+            memo.clear()  # nobody will see this layer again, but one that was read anew
+        del layer  # or it would be in memory together with the next
     return checks
 
 

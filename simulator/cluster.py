@@ -23,7 +23,7 @@ from .crew import Desk, Done, Order, order_of
 from .release import VersionError, check_release, release
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client, Future, Scheduler, SchedulerPlugin
 
     from .sweep import Case
 
@@ -61,7 +61,6 @@ class Cluster:
         self.address, self.keeps_traces = address, keeps_traces
         self.sent: dict[str, Future] = {}  # traces on the workers, by sha256
         self._client: Client | None = None
-        self._drops_replicas = False  # whether the cluster did when we came
 
     def run(self, cases: Sequence[Case]) -> Generator[Finished, None, None]:
         """Yield (case, result as JSON, error) of every case, each once, as the workers finish them.
@@ -75,9 +74,6 @@ class Cluster:
         """Let the scheduler go; workers and what else they do are left as they are."""
         self.sent.clear()
         if self._client is not None:
-            if self._drops_replicas:
-                with suppress(Exception):  # the scheduler may be gone, and then it is no matter
-                    self._client.amm.start()
             self._client.close(timeout=ANSWER_S)
             self._client = None
 
@@ -127,12 +123,11 @@ class Cluster:
         """Let a trace stay on every worker that has it.
 
         Dask's memory manager drops copies that no case waits for at the moment: the trace would travel again for the
-        next, and be lost with the one worker that kept it. It goes on when this is closed.
+        next, and be lost with the one worker that kept it. It goes on when this client is gone, killed outright or not.
         """
-        with suppress(OSError, TimeoutError):
-            if self.client.amm.running():
-                self._drops_replicas = True
-                self.client.amm.stop()
+        # Without it, as where the scheduler takes no plugins, traces travel more often and that is all.
+        with suppress(Exception):
+            self.client.register_plugin(_replica_keeper(self.client.id), name=f"gossamer-{self.client.id}")
 
     def unlike(self, error: Exception) -> InputError:
         """Return what to say of a worker that cannot run what this process would: ``error`` is what it says."""
@@ -159,6 +154,37 @@ class Cluster:
         return InputError(
             f"{self.address}: the scheduler must stay until the sweep is done, and is gone; start it, then resume"
         )
+
+
+def _replica_keeper(client: str) -> SchedulerPlugin:
+    """Return what stops the memory manager of the scheduler that it is sent to, until the last such client is gone.
+
+    The class is a local one, which travels as code: a scheduler need not have gossamer.
+    """
+    from distributed import SchedulerPlugin
+
+    class ReplicaKeeper(SchedulerPlugin):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.client = client
+            self.stopped = False  # whether the manager was at work when the first of these came
+
+        def others(self, scheduler: Scheduler) -> list[ReplicaKeeper]:
+            alike = [each for each in scheduler.plugins.values() if type(each).__name__ == type(self).__name__]
+            return [each for each in alike if each is not self and each.client in scheduler.clients]
+
+        async def start(self, scheduler: Scheduler) -> None:
+            manager = scheduler.extensions["amm"]
+            self.stopped = manager.running or any(each.stopped for each in self.others(scheduler))
+            if self.client in scheduler.clients:  # not gone already
+                manager.stop()
+
+        def remove_client(self, scheduler: Scheduler, client: str) -> None:
+            if client == self.client:
+                scheduler.remove_plugin(name=f"gossamer-{client}")
+                if self.stopped and not self.others(scheduler):
+                    scheduler.extensions["amm"].start()
+
+    return ReplicaKeeper()
 
 
 class _Sweep:

@@ -14,6 +14,7 @@ from .result import Energy
 
 MODES = ("calibrated", "event")
 DEEPEST = 32  # levels of an ERT, which has 6
+MOST = 1e24  # pJ or square micrometres: no hardware has more, and sums of such stay finite
 
 
 class PerCycle(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -108,13 +109,13 @@ class EnergyTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         for event in self.per_event:
             count = self._known(event.count, counts, "count")
             parts[event.part] = parts.get(event.part, 0.0) + event.pj * 1e-12 * count
-        return Energy(total=sum(parts.values()), by_part=parts, table=self.name, mode=self.mode)
+        return Energy(total=math.fsum(parts.values()), by_part=parts, table=self.name, mode=self.mode)
 
     def area_mm2(self, units: Mapping[str, int]) -> float | None:
         """Return the area of a machine of ``units`` in square millimetres, None where the table lists none."""
         if not self.area:
             return None
-        return sum(cell.um2 * self._known(cell.unit, units, "unit") for cell in self.area) / 1e6
+        return math.fsum(cell.um2 * self._known(cell.unit, units, "unit") for cell in self.area) / 1e6
 
     def _known(self, name: str, have: Mapping[str, int], what: str) -> int:
         if name not in have:
@@ -205,10 +206,13 @@ def _read_ert(path: Path, base: EnergyTable | None) -> EnergyTable:
         if len({known[match] for match in matches}) > 1:
             names = " and ".join(component for component, _ in matches)
             raise InputError(f"{path}: {_label(entry)} must have one energy, and {names} differ; keep one of them")
-    events = [
-        msgspec.structs.replace(entry, pj=known[matches[0]], source=f"Accelergy ERT {path.name}")
-        for entry, matches in zip(base.per_event, found, strict=True)
-    ]
+    try:
+        events = [
+            msgspec.structs.replace(entry, pj=known[matches[0]], source=f"Accelergy ERT {path.name}")
+            for entry, matches in zip(base.per_event, found, strict=True)
+        ]
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; run accelergy again") from None
     # Node and area of the base belong to the base's technology: an ERT tells neither.
     return EnergyTable(name=path.name, mode="event", word_bits=base.word_bits, per_event=events)
 
@@ -299,5 +303,7 @@ def _line(error: Exception) -> str:
 def _check_value(name: str, value: float, part: str, source: str) -> None:
     if not (0 <= value < math.inf):
         raise ValueError(f"{name} must be a finite number of at least 0, not {value} ({part})")
+    if value > MOST:
+        raise ValueError(f"{name} must be at most {MOST:g}, not {value:g} ({part})")
     if not source.strip():
         raise ValueError(f"every value must name its source, or say assumed, and {part} is silent")

@@ -37,12 +37,7 @@ def layer_frame(result: Result) -> pd.DataFrame:
 
 def html_summary(result: Result) -> str:
     """Return the layers and their total as an HTML table; all text is escaped."""
-    total = result.total
-    sums: Row = {
-        "cycles": total.cycles, "latency_us": total.latency_s * 1e6, "utilization": total.utilization,
-        "load_balance": total.load_balance, "macs": total.macs,
-        "energy_uj": None if total.energy_j is None else total.energy_j.total * 1e6,
-    }  # fmt: skip
+    sums = total_row(result)
     shown = [column for column in SHOWN if sums[column[0]] is not None]
     heads = "".join(f"<th>{head}</th>" for head in ("layer", "weight", *(column[1] for column in shown)))
 
@@ -72,6 +67,27 @@ def relative_error(layer: LayerResult) -> float | None:
         return None
     error, reference = layer.arithmetic["rms_error"], layer.arithmetic["rms_reference"]
     return error / reference if reference else (0.0 if error == 0 else None)
+
+
+def output_error(result: Result) -> float | None:
+    """Return the largest relative rms error of any layer's outputs, None where the arithmetic is not simulated."""
+    errors = [error for layer in result.layers if (error := relative_error(layer)) is not None]
+    return max(errors, default=None)
+
+
+def total_row(result: Result) -> Row:
+    """Return the figures of all layers together, under those columns of `layer_rows` that have one."""
+    total = result.total
+    return {
+        "cycles": total.cycles,
+        "latency_us": total.latency_s * 1e6,
+        "utilization": total.utilization,
+        "load_balance": total.load_balance,
+        "padding_ratio": padding_ratio(total),
+        "macs": total.macs,
+        "energy_uj": None if total.energy_j is None else total.energy_j.total * 1e6,
+        "output_error": output_error(result),
+    }
 
 
 def _layer_row(result: Result, layer: LayerResult) -> Row:

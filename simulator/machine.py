@@ -71,6 +71,9 @@ class Machine:
                 result = self.engines.events(self, layer, timeline)
             else:
                 result = self.engines.fast(self, layer, memo)
+        except InputError as error:
+            where = f"layer {layer.name}: "  # which parts of a model do not know
+            raise InputError(f"{'' if str(error).startswith(where) else where}{error}") from None
         except OverflowError as error:
             raise InputError(
                 f"layer {layer.name}: {self.name} must count in 64 bits, and its settings lead beyond ({error}); "

@@ -5,6 +5,7 @@ The JSON form is ``gossamer.result/1``; the field names here are its keys and ke
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from itertools import zip_longest
@@ -192,17 +193,17 @@ def add_up(layers: Iterable[LayerResult], area_mm2: float | None) -> Totals:
             parts.update(e.by_part)
         first = energies[0]
         assert first is not None
-        energy = Energy(total=sum(parts.values()), by_part=dict(parts), table=first.table, mode=first.mode)
+        energy = Energy(total=math.fsum(parts.values()), by_part=dict(parts), table=first.table, mode=first.mode)
 
     def weighted(values: list[float]) -> float:
-        return sum(v * layer.cycles for v, layer in zip(values, layers, strict=True)) / cycles if cycles else 0.0
+        return math.fsum(v * layer.cycles for v, layer in zip(values, layers, strict=True)) / cycles if cycles else 0.0
 
     balances = [layer.load_balance for layer in layers]
     known = [b for b in balances if b is not None]
     return Totals(
         cycles=cycles,
-        latency_s=sum(layer.latency_s for layer in layers),
-        theoretical_cycles=sum(layer.theoretical_cycles for layer in layers),
+        latency_s=math.fsum(layer.latency_s for layer in layers),
+        theoretical_cycles=math.fsum(layer.theoretical_cycles for layer in layers),
         macs=sum(layer.macs for layer in layers),
         utilization=weighted([layer.utilization for layer in layers]),
         load_balance=weighted(known) if len(known) == len(layers) else None,

@@ -41,7 +41,7 @@ def simulate(
     chosen = choose_layers(trace, layers)
     memo = Memo.for_trace(trace) if memo is None else memo
     results, samples = [], 0
-    for layer in chosen:
+    for layer in trace.each_layer() if layers is None else chosen:
         samples = max(samples, layer.samples)
         if progress is not None:
             progress(layer.name)
@@ -51,6 +51,7 @@ def simulate(
             memo.clear()  # nobody will see this layer again, but one that was read anew
         if timeline is not None:
             timeline.interval("layer", layer.name, begin - timeline.offset, 0)
+        del layer  # or it would be in memory together with the next
     whole = getattr(machine.engines, "network_warnings", None)
     return Result(
         version=__version__,

@@ -82,7 +82,7 @@ class Store:
             self._db.execute("commit")
             if not is_link:
                 self._prepare(is_new)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite quotes in its errors what it cannot read
             self.close()
             raise self._unusable(error) from None
         except InputError:
@@ -123,7 +123,7 @@ class Store:
             )
         return bool(version == 0)
 
-    def _unusable(self, error: sqlite3.Error) -> InputError:
+    def _unusable(self, error: Exception) -> InputError:
         return InputError(f"{self._name}: a store must be a writable SQLite file: {error}; choose another")
 
     def finished(self, keys: Iterable[str]) -> set[str]:
@@ -162,7 +162,7 @@ class Store:
         """Return the rows of ``query``, text or null each. Raises InputError where the file is damaged."""
         try:
             rows = self._db.execute(query, values).fetchall()
-        except sqlite3.Error as problem:
+        except (sqlite3.Error, UnicodeDecodeError) as problem:
             raise InputError(f"{self._name}: a store must be a whole SQLite file: {problem}; delete it") from None
         # SQLite keeps whatever it is given, whichever type its column has. The last two may be null: result and error.
         if any(not isinstance(item, str | None) for row in rows for item in row) or any(

@@ -135,7 +135,7 @@ def test_check_passes_on_a_bundled_trace(capsys):
 
 
 def test_check_fails_with_status_1_where_the_engines_differ(capsys, monkeypatch):
-    from gossamer.models import eie_units
+    from gossamer.models.parts.eie import units as eie_units
 
     monkeypatch.setattr(eie_units, "PIPELINE", 7)
     status, out, _ = run(capsys, "check", "lenet-digits-imp", "--layer", "fc3", "--set", "pe_count=4")
@@ -175,14 +175,15 @@ def test_the_demonstration_writes_what_it_names(capsys):
     written = out[out.index("Written") :].split()[1:]
     assert len(written) >= 7
     assert all(Path(name).stat().st_size for name in written)
-    assert {Path(name).suffix for name in written} >= {".json", ".csv", ".png", ".sqlite"}
+    assert {Path(name).suffix for name in written} >= {".json", ".csv", ".png", ".sqlite", ".html"}
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("simulate", "nope"), "unknown trace 'nope'; known: convnet-digits-block, convnet-digits-dense, "),
-        (("simulate", "lenet-digits-imp", "--on", "eie"), "unknown machine 'eie' (did you mean ese?); known: a100-"),
+        (("simulate", "lenet-digits-imp", "--on", "eie"),
+         "unknown machine 'eie' (did you mean eie-256pe or eie-64pe?); known: a100-"),
         (("simulate", "lenet-digits-imp", "--set", "pe_count=0"), "eie-64pe: pe_count must be at least 1, not 0"),
         (("simulate", "lenet-digits-imp", "--set", "pe_count=3.5"),
          "eie-64pe: pe_count must be a whole number, not 3.5"),
@@ -230,8 +231,19 @@ def test_the_demonstration_writes_what_it_names(capsys):
         (("sweep", "lenet-digits-imp", "--grid", "pe_count=1", "--grid", "pe_count=2"), "pe_count: a key must be "),
         (("simulate", "lenet-digits-imp", "--samples", "3"), "recorded; leave out samples 3"),
         (("simulate", ""), "a trace needs a name, not ''"),
-        (("simulate",), "Missing argument 'TRACE'."),
-        (("frobnicate",), "No such command 'frobnicate'."),
+        (("simulate",), "Missing argument 'TRACE'; see gossamer simulate --help"),
+        (("frobnicate",), "No such command 'frobnicate'; see gossamer --help"),
+        (("simulat",), "No such command 'simulat'. Did you mean 'simulate'?"),
+        (("simulate", "lenet-digits-im"), "unknown trace 'lenet-digits-im' (did you mean lenet-digits-imp or lenet-"),
+        (("train", "lenet-digits-imp", "--set", "sparsty=1"), "unknown key 'sparsty' (did you mean sparsity?); "),
+        (("train", "no.toml"), "no.toml: a recipe must be readable, and No such file or directory; check the path"),
+        (("simulate", "lenet-digits-imp", "--json", "./a.csv", "--csv", "a.csv"), "./a.csv: two outputs must not have"),
+        (("simulate", "lenet-digits-imp", "--csv", "a.xlsx"), "a.xlsx: the name of this output must end in .csv, .txt"),
+        (("simulate", "lenet-digits-imp", "--json", "-", "--csv", "-"), "-: the name of this output must end in .csv"),
+        (("compare", "lenet-digits-imp", "--plot", "a.png", "--page", "a.png"), "a.png: two outputs must not have one"),
+        (("compare", "lenet-digits-imp", "--page", "p.html"), "p.html: the name of this output must end in .md, not "),
+        (("sweep", "lenet-digits-imp", "--grid", "pe_count=1,2", "--set", "pe_count=4"),
+         "pe_count: a key must be set or varied, and is both; leave it out of --set"),
         (("simulate", "lenet-digits-imp", "--input-size", "3"), "--input-size must be HEIGHTxWIDTH, as in 32x32, not "),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, tuple) else None,

@@ -1,9 +1,11 @@
 """The same input, configuration and seed give the same bytes: on repeat, by either engine, whoever does the work."""
 
+import itertools
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +14,14 @@ import pytest
 import gossamer
 from gossamer.__main__ import main
 from gossamer.models import list_machines, load_machine, vary
+from gossamer.reports.schemas import SCHEMAS, schema_text
 from gossamer.simulator import simulate
+from gossamer.simulator.result import read_result
 from gossamer.simulator.store import Store
 from gossamer.simulator.sweep import Case, sweep
 from gossamer.workloads import Layer, Trace, save_trace
 from gossamer.workloads.patterns import Pattern
+from gossamer.workloads.training import load_recipe, train
 
 MACHINES = {  # one of each model, and which layers it runs here
     "eie-64pe": ("linear", "conv2d"), "systolic-8x8": ("linear", "conv2d"), "a100-sparse": ("n:m",),
@@ -81,6 +86,14 @@ def test_repeating_a_simulation_gives_the_same_bytes_and_the_other_engine_all_bu
     assert event.replace('"engine": "event"', '"engine": "fast"', 1) == fast
 
 
+@pytest.mark.parametrize("name", MACHINES)
+def test_a_result_that_is_read_and_written_again_keeps_its_bytes(name, tmp_path):
+    """A whole number where a fraction belongs would come back as one, as from the store of a sweep."""
+    written = simulate(load_machine(name), trace(*MACHINES[name])).to_json()
+    (tmp_path / "r.json").write_text(written, "utf-8")
+    assert read_result(tmp_path / "r.json").to_json() == written
+
+
 def stored(path):
     with Store(path, must_exist=True) as store:
         return [(case.trace, case.machine, case.settings, case.result.to_json()) for case in store.cases()]
@@ -109,27 +122,132 @@ def environment():
     return os.environ | {"PYTHONPATH": str(Path(gossamer.__file__).parents[1])}
 
 
-def test_processes_with_other_hash_seeds_give_the_same_bytes(tmp_path, environment):
-    """Sets of text come in another order in each of them."""
-    names = [name for name in MACHINES if "linear" in MACHINES[name] or name in ("ese", "spatten", "patdnn-kryo485")]
-    for name in names:
-        save_trace(trace(*MACHINES[name]), tmp_path / f"{name}.safetensors")
-    script = (
-        "import sys; from gossamer.__main__ import main\n"
-        "for name in sys.argv[1:]:\n"
-        "    assert main(['simulate', f'{name}.safetensors', '--on', name, '--json', '-']) == 0\n"
-        "assert main(['report', 'r.json', '--out', '/dev/stdout']) in (0, 2)\n"
-        "assert main(['sweep', 'eie-64pe.safetensors', '--grid', 'pe_count=1,4', '--grid', 'weights=exact,codebook', "
-        "'--json', '-']) == 0\n"
-    )
-    assert main(["simulate", str(tmp_path / "eie-64pe.safetensors"), "--json", str(tmp_path / "r.json")]) == 0
-    said = [
-        subprocess.run([sys.executable, "-c", script, *names], check=True, stdout=subprocess.PIPE, cwd=tmp_path,
-                       env=environment | {"PYTHONHASHSEED": seed}).stdout
-        for seed in ("0", "1", "4711")
-    ]  # fmt: skip
-    assert said[0] == said[1] == said[2]
-    assert said[0].count(b"gossamer.result/1") >= len(names)
+ELSEWHERE = [  # each way from the one before in hash seed, time zone, locale, threads of the linear algebra, width
+    {"PYTHONHASHSEED": "0", "TZ": "UTC", "LC_ALL": "C", "OPENBLAS_NUM_THREADS": "1", "COLUMNS": "80"},
+    {"PYTHONHASHSEED": "1", "TZ": "Asia/Tokyo", "LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "2", "COLUMNS": "80"},
+    {"PYTHONHASHSEED": "4711", "TZ": "America/Lima", "LANG": "de_DE.UTF-8", "COLUMNS": "200"},
+]
+SCRIPT = """
+import sys
+from gossamer.__main__ import main
+for name in sys.argv[1:]:
+    given = [f"{name}.safetensors", "--on", name]
+    assert main(["simulate", *given, "--json", f"{name}.json", "--csv", f"{name}.csv"]) == 0
+first = ["eie-64pe.json", "systolic-8x8.json"]
+assert main(["report", *first, "--out", "r.html"]) == 0
+assert main(["plot", *first, "--kind", "summary", "--out", "summary.svg"]) == 0
+grid = ["--grid", "pe_count=1,4", "--grid", "weights=exact,codebook"]
+assert main(["sweep", "eie-64pe.safetensors", *grid, "--json", "sweep.json", "--plot", "sweep.png"]) == 0
+"""
+
+
+def written_by(python, folder, environment):
+    """Return the bytes of each file that a process of ``python`` writes in a new ``folder``, by name."""
+    folder.mkdir()
+    for name in MACHINES:
+        save_trace(trace(*MACHINES[name]), folder / f"{name}.safetensors")
+    subprocess.run([python, "-c", SCRIPT, *MACHINES], check=True, cwd=folder, env=environment)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_processes_of_other_surroundings_give_the_same_bytes(tmp_path, environment):
+    """Sets of text come in another order in each of them, and so do the parts of a matrix product."""
+    found = [
+        written_by(sys.executable, tmp_path / f"folder {number}", environment | other)
+        for number, other in enumerate(ELSEWHERE)
+    ]
+    assert found[0] == found[1] == found[2]
+    assert {Path(name).suffix for name in found[0]} == {".safetensors", ".json", ".csv", ".html", ".svg", ".png"}
+
+
+@pytest.mark.skipif(
+    not os.environ.get("GOSSAMER_PYTHONS"),
+    reason="GOSSAMER_PYTHONS, paths with a colon between them, names no other interpreters with gossamer's packages",
+)
+def test_other_interpreters_give_the_same_bytes(tmp_path, environment):
+    expected = written_by(sys.executable, tmp_path / "this", environment)
+    for number, python in enumerate(os.environ["GOSSAMER_PYTHONS"].split(":")):
+        assert written_by(python, tmp_path / str(number), environment) == expected
+
+
+def test_no_sum_of_floats_is_left_to_the_interpreter(tmp_path, monkeypatch):
+    """From 3.12 on, sum rounds floats otherwise than before: what is written must come of math.fsum or numpy."""
+    met = set()
+
+    def checked(items, /, start=0, _sum=sum):
+        items, caller = list(items), sys._getframe(1)
+        name = caller.f_globals["__name__"]
+        if name.startswith("gossamer.") and any(isinstance(item, float) for item in items):
+            met.add(f"{name}:{caller.f_lineno}")
+        return _sum(items, start)
+
+    monkeypatch.setattr("builtins.sum", checked)
+    monkeypatch.chdir(tmp_path)
+    for name, kinds in MACHINES.items():
+        save_trace(trace(*kinds), f"{name}.safetensors")
+        for engine in ("fast", "event"):
+            given = ["simulate", f"{name}.safetensors", "--on", name, "--engine", engine, "--json", f"{name}.json"]
+            assert main(given) == 0
+    assert main(["report", *(f"{name}.json" for name in MACHINES)]) == 0
+    for name in ("eie-64pe", "a100-sparse"):
+        assert main(["plot", f"{name}.json", "--all", "plots", "--suffix", ".svg"]) == 0
+    assert main(["compare", "eie-64pe.safetensors", "--on", "eie-64pe", "--on", "systolic-8x8"]) == 0
+    assert main(["explore", "eie-64pe.safetensors", "--grid", "pe_count=1,4", "--store", "s.sqlite"]) == 0
+    assert main(["report", "s.sqlite"]) == 0
+    assert main(["synth", "room", "--out", "room.ply"]) == 0
+    assert met == set()
+
+
+@pytest.mark.parametrize("what", SCHEMAS)
+def test_a_schema_shows_docstrings_without_the_indentation_that_only_older_interpreters_keep(what):
+    assert "\\n  " not in schema_text(what)  # as JSON writes a new line
+
+
+@pytest.mark.parametrize("command", ["sweep", "explore"])
+def test_tables_and_fronts_are_the_same_with_more_workers_and_after_a_resume(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    names = [save_trace(trace(kind), f"{kind}.safetensors").name for kind in ("linear", "conv2d")]
+    whole, part = "pe_count=1,2,4,16", "pe_count=16,2"  # done before, in another order
+
+    def tables(way, *more, grid=whole):
+        plot = ["--plot", f"{way}.svg"] if command == "sweep" else []
+        files = ["--json", f"{way}.json", "--csv", f"{way}.csv", *plot]
+        assert main([command, *names, "--grid", grid, "--grid", "queue_depth=2,8", *files, *more]) == 0
+        return [Path(file).read_bytes() for file in files[1::2]]
+
+    tables("part", "--store", "s.sqlite", grid=part)
+    one = tables("one")
+    assert tables("two", "--workers", "2") == one
+    assert tables("resumed", "--store", "s.sqlite") == one
+    assert tables("again", "--store", "s.sqlite") == one
+
+
+TRAININGS = {
+    "lenet-digits-swamp": {"rewind_step": 2, "particles": 2, "solo_levels": 0, "swa_epochs": 1},
+    "lenet-digits-equal-blocks": {"finetune_epochs": 1},
+    "convnet-digits-imp": {"rewind_step": 2},
+    "lstm-digits-imp": {"rewind_step": 2},
+}
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_a_training_given_twice_writes_the_same_bytes_whatever_the_clock_says(name, tmp_path, monkeypatch):
+    recipe = load_recipe(name, epochs=1, batch_size=256, samples=2, sparsity=0.3, **TRAININGS[name])
+    first = trained(recipe, tmp_path / "one")
+    backwards = itertools.count(2e9, -1e6)
+    monkeypatch.setattr(time, "time", lambda: next(backwards))
+    assert trained(recipe, tmp_path / "two") == first
+    # A stage is there or is not: how old it is does not matter, nor that the one after it is older.
+    for place, path in enumerate(sorted((tmp_path / "two").rglob("*"))):
+        os.utime(path, (4e9 - 1e7 * place, 4e9 - 1e7 * place))
+    (tmp_path / "two" / f"{name}.safetensors").unlink()
+    assert trained(recipe, tmp_path / "two") == first
+
+
+def trained(recipe, folder):
+    """Return the bytes of each file that a training leaves in ``folder``, by name."""
+    train(recipe, out=folder)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from gossamer.workloads.data.mnist import read_idx
 from gossamer.workloads.errors import shown
 from gossamer.workloads.files.npy import read_npz
 from gossamer.workloads.patterns import Pattern
+from gossamer.workloads.points import voxelise
 from gossamer.workloads.training import load_recipe
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -52,7 +53,7 @@ NAMES = (
     "data",
     "layer", "machine", "name", "recipe", "energy", "ert", "result", "plots", "store", "checkpoint", "config",
     "config-event",
-    "range", "command-line", "state-dict", "onnx",
+    "range", "command-line", "state-dict", "onnx", "onnx-program",
 )  # fmt: skip
 
 
@@ -63,7 +64,7 @@ def test_no_target_is_left_out(fuzz):
 @pytest.mark.parametrize("name", NAMES)
 def test_hostile_input_is_refused_in_one_line_or_read(fuzz, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    if name == "onnx":
+    if name.startswith("onnx"):
         pytest.importorskip("onnx", reason="a model of ONNX needs the extra onnx")
     if not name.startswith("config"):  # whose kernels are compiled as they are met
         fuzz.prepare(name)
@@ -196,6 +197,11 @@ def test_neighbours_cannot_come_to_more_than_the_points_explain():
     )
 
 
+def test_a_voxel_beyond_any_float_is_refused():
+    said = refused(lambda: voxelise(np.zeros((2, 3), np.float32), 10**400))
+    assert said.startswith("voxel_size must be a number above 0, not ")
+
+
 @pytest.mark.parametrize("value", [["knn"], {"a": 1}, [[[[]]]]])
 def test_attributes_are_flat(value):
     points = np.zeros((4, 2), np.float32)
@@ -249,6 +255,23 @@ def result():
     return Case(trace, load_machine("eie-64pe", pe_count=2)), simulate(load_machine("eie-64pe", pe_count=2), trace)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(layers=[]), "layers must be at least one, and there is none"),
+        (lambda d: d["total"]["energy_j"].update(by_part={}),
+         "total: energy_j.by_part must add up to the total, and is nothing"),
+        (lambda d: d["layers"][0]["energy_j"].update(by_part={"spmat": 0.0}),
+         "fc: energy_j.by_part must add up to the total, and is nothing"),
+    ],
+)  # fmt: skip
+def test_results_of_nothing_are_refused(tmp_path, result, change, message):
+    path, data = tmp_path / "r.json", json.loads(result[1].to_json())
+    change(data)
+    path.write_text(json.dumps(data))
+    assert refused(lambda: read_results(path)) == f"{path}: {message}; write it again with gossamer simulate"
+
+
 def test_results_that_are_no_text_or_nested_without_end_are_refused(tmp_path, result):
     path, text = tmp_path / "r.json", result[1].to_json()
     for data in (
@@ -290,6 +313,18 @@ def test_a_store_with_rows_of_other_types_is_refused(tmp_path, result, column):
     assert refused(lambda: read_inputs([path])) == (
         f"{path}: a store must hold text, and has a row that does not; delete the store"
     )
+
+
+def test_a_store_whose_table_is_not_even_text_is_refused(tmp_path, result):
+    path = tmp_path / "s.sqlite"
+    with Store(path) as store:
+        sweep([result[0]], store=store)
+    data = path.read_bytes()
+    assert data.lower().count(b"create table cases") == 1
+    at = data.lower().index(b"create table cases")
+    path.write_bytes(data[: at + 7] + b"\xff\xff\xff" + data[at + 10 :])
+    for open_ in (lambda: Store(path), lambda: read_inputs([path])):
+        assert refused(open_).startswith(f"{path}: a store must be a writable SQLite file: ")
 
 
 def test_numbers_that_lead_nowhere_are_refused(tmp_path):

@@ -74,6 +74,15 @@ def test_imports_point_one_way(path):
             assert all(not alias.name.startswith("gossamer") for alias in node.names)
 
 
+def test_parts_know_nothing_of_the_models_that_are_made_of_them():
+    for path in (ROOT / "models" / "parts").rglob("*.py"):
+        package = path.relative_to(ROOT).parts[:-1]
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                target = [*package[: len(package) - node.level + 1], *(node.module or "").split(".")]
+                assert target[0] != "models" or target[1] == "parts", f"{path.relative_to(ROOT)} imports {target[1]}"
+
+
 def test_help_loads_none_of_the_heavy_packages():
     code = (
         "import sys; from gossamer.__main__ import main; main(['--help']); "

@@ -1,6 +1,11 @@
 """What is run: pruned networks with their activations, the files they come in, and the formats hardware keeps them in.
 
 from gossamer.workloads import load_trace
+
+A `trace` keeps its `rules` and the `patterns` of its weights. It comes in by `load`, out of `files`, by `importers` of
+other people's models, from `training` (`recipes`, `data`, `networks`, `pruning`, `search`), from `synth` or from
+`points`; `dynamic`, `lstm_unroll` make one of another. Machines are given its layers by `lowering` and `gemm`, in the
+storage `formats` of their hardware.
 """
 
 from .errors import InputError

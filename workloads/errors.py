@@ -1,5 +1,10 @@
 """The one error a user of this package meets for bad input."""
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 def shown(value: object) -> str:
     """Return ``value``, of whatever kind a file gave, as a message shows it: cut where it goes on and on."""
@@ -8,6 +13,17 @@ def shown(value: object) -> str:
     except (RecursionError, ValueError):  # lists in lists in lists; a number of thousands of digits
         return f"a {type(value).__name__} that is too large to show"
     return text if len(text) <= 200 else text[:197] + "..."
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return " (did you mean X?)" for up to three in ``known`` that begin with ``name``, else for the likest; or ""."""
+    names = {each.casefold(): each for each in known}
+    text = name.casefold()
+    close = [each for each in names if text and each.startswith(text)]
+    if not 1 <= len(close) <= 3:
+        close = difflib.get_close_matches(text, list(names), 1, cutoff=0.65)
+    words = " or ".join(names[each] for each in close).replace(" or ", ", ", len(close) - 2)
+    return f" (did you mean {words}?)" if close else ""
 
 
 class InputError(ValueError):

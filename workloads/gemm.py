@@ -11,11 +11,12 @@ no more than its pattern says, and is dense without one.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from math import prod
 
 import numpy as np
 
 from .errors import InputError
-from .lowering import lower, reduction_axis
+from .lowering import check_product, lower, output_sides, reduction_axis
 from .patterns import Pattern
 from .trace import Layer
 
@@ -93,9 +94,17 @@ class Operands:
     vectors: np.ndarray
     bias: np.ndarray | None = field(default=None)
 
+    def of_rows(self, rows: slice) -> Operands:
+        """Return the part that makes the outputs ``rows``."""
+        return Operands(self.weight[rows], self.vectors, None if self.bias is None else self.bias[rows])
+
 
 def lower_gemm(layer: Layer) -> Gemm:
-    """Return the sizes of the products that compute ``layer``; nothing of their size is made."""
+    """Return the sizes of the products that compute ``layer``; nothing of their size is made.
+
+    Raises InputError for a layer of another op than `lower` takes.
+    """
+    check_product(layer)
     shape, inputs = layer.shape, layer.inputs
     pattern = _promise(layer.pattern, reduction_axis(layer))
     if layer.op == "linear":
@@ -103,20 +112,13 @@ def lower_gemm(layer: Layer) -> Gemm:
     if layer.op == "matmul":
         count, rows, depth = shape
         return Gemm(rows=rows, channels=depth, columns=inputs.shape[1], count=count, pattern=pattern or (1, 1))
-    attributes = layer.attributes
-    sides = (
-        (size + 2 * pad - step * (kernel - 1) - 1) // stride + 1
-        for size, pad, step, kernel, stride in zip(
-            inputs.shape[2:], attributes["padding"], attributes["dilation"], shape[2:], attributes["stride"],
-            strict=True,
-        )
-    )  # fmt: skip
+    groups = layer.attributes["groups"]
     gemm = Gemm(
-        rows=shape[0] // attributes["groups"],
+        rows=shape[0] // groups,
         channels=shape[1],
-        columns=len(inputs) * int(np.prod(list(sides))),
+        columns=len(inputs) * prod(output_sides(layer)),
         cells=shape[2] * shape[3],
-        count=attributes["groups"],
+        count=groups,
         pattern=pattern,
     )
     # Strides may skip inputs, and patches may be fewer than the input has words.

@@ -7,7 +7,7 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from .errors import InputError
+from .errors import InputError, nearest
 from .files.container import read_container
 from .files.drawn import Draw
 from .files.eie_dump import load_eie_dump
@@ -85,8 +85,11 @@ def _unknown(path: Path) -> str:
         return _is_cloud(path)
     if path.exists():
         return f"{path}: the name of a workload file must end in {', '.join(SUFFIXES)}, not {path.suffix!r}; convert it"
-    known = ", ".join(bundled_traces()) or "none"
-    return f"unknown trace {str(path)!r}; known: {known}; or give the path of a file ({', '.join(SUFFIXES)}) or folder"
+    bundled = bundled_traces()
+    return (
+        f"unknown trace {str(path)!r}{nearest(str(path), bundled)}; known: {', '.join(bundled) or 'none'}; "
+        f"or give the path of a file ({', '.join(SUFFIXES)}) or folder"
+    )
 
 
 def _is_cloud(path: Path) -> str:

@@ -8,7 +8,10 @@ from functools import cached_property
 
 import numpy as np
 
+from .errors import InputError
 from .trace import Layer
+
+PRODUCTS = ("linear", "conv2d", "matmul")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +48,9 @@ def lower(layer: Layer) -> list[Product]:
 
     A convolution is one product an output position: its vector is the patch of the padded input under the kernel, in
     the order (channel, row, column) of the weight. Vectors follow one another by sample, then row, then column.
+    Raises InputError for a layer of another op.
     """
+    check_product(layer)
     bias = layer.bias if layer.codes is None else layer.bias_codes
     if layer.op == "linear":
         vectors = np.ascontiguousarray(layer.inputs.reshape(-1, layer.inputs.shape[-1]))
@@ -61,6 +66,24 @@ def lower(layer: Layer) -> list[Product]:
         vectors = _patches(layer, layer.inputs[:, group * channels : (group + 1) * channels])
         products.append(Product(kept, vectors, None if bias is None else bias[rows], layer.codebook))
     return products
+
+
+def check_product(layer: Layer) -> None:
+    """Raise InputError unless ``layer`` is one that products compute."""
+    if layer.op not in PRODUCTS:
+        raise InputError(
+            f"layer {layer.name}: op must be one of {', '.join(PRODUCTS)} to be multiplied, not {layer.op}"
+        )
+
+
+def output_sides(layer: Layer) -> tuple[int, int]:
+    """Return how many rows and columns of outputs a conv2d ``layer`` has."""
+    stride, padding, dilation = (layer.attributes[name] for name in ("stride", "padding", "dilation"))
+    tall, wide = (
+        (size + 2 * padding[side] - dilation[side] * (layer.shape[2 + side] - 1) - 1) // stride[side] + 1
+        for side, size in enumerate(layer.inputs.shape[2:])
+    )
+    return tall, wide
 
 
 def reduction_axis(layer: Layer) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .blocks import first_where, row_blocks
 from .errors import InputError, shown
 
 KINDS = ("dense", "unstructured", "n:m", "balanced", "block", "kernel-pattern")
@@ -89,25 +90,22 @@ class Pattern:
                 f"{where}: {self.n}:{self.m} groups must lie along an axis of the weight, not {self.axis}: "
                 f"its shape is {kept.shape}"
             )
-        lanes = np.moveaxis(kept != 0, self.axis, -1)
-        m = min(self.m, lanes.shape[-1])  # a group longer than the axis is the axis
-        short = -lanes.shape[-1] % m
-        if short:
-            lanes = np.pad(lanes, [(0, 0)] * (lanes.ndim - 1) + [(0, short)])
-        groups = lanes.reshape(*lanes.shape[:-1], -1, m).sum(axis=-1)
-        if (groups > self.n).any():
-            place = tuple(int(i) for i in np.argwhere(groups > self.n)[0])
+        lanes = np.moveaxis(kept, self.axis, -1)
+        n, m = self.n, min(self.m, lanes.shape[-1])  # a group longer than the axis is the axis
+        place = first_where(lambda part: _group_counts(part, m) > n, lanes)
+        if place is not None:
+            found = _group_counts(lanes[place[:-1]], m)[place[-1]]
             raise InputError(
                 f"{where}: weight must keep {self.n}:{self.m} along axis {self.axis}, and group {place[-1]} "
-                f"of row {place[:-1]} has {groups[place]} nonzeros; prune it again"
+                f"of row {place[:-1]} has {found} nonzeros; prune it again"
             )
 
     def _check_balanced(self, kept: np.ndarray, where: str) -> None:
         assert self.pe_count is not None
-        matrix = kept.reshape(kept.shape[0], -1) != 0
+        matrix = kept.reshape(kept.shape[0], -1)
         axis = 0 if self.scope == "pe-column" else None
         slices = [matrix[pe :: self.pe_count] for pe in range(min(self.pe_count, len(matrix)))]
-        kept_of = np.array([s.sum(axis=axis) for s in slices])
+        kept_of = np.array([np.count_nonzero(s, axis=axis) for s in slices])
         size_of = np.array([np.full(s.shape[1], s.shape[0]) if axis == 0 else s.size for s in slices])
         share = kept_of.sum() / matrix.size
         # One weight of slack either way: a share of a PE's weights is seldom a whole number.
@@ -122,23 +120,24 @@ class Pattern:
 
     def _check_block(self, kept: np.ndarray, where: str) -> None:
         assert self.block is not None
-        matrix = kept.reshape(kept.shape[0], -1) != 0
+        matrix = kept.reshape(kept.shape[0], -1)
         # A tile larger than the matrix covers what the matrix does.
         tall, wide = (min(side, tile) for side, tile in zip(matrix.shape, self.block, strict=True))
-        rows, cols = -(-matrix.shape[0] // tall), -(-matrix.shape[1] // wide)
-        padded = np.zeros((rows * tall, cols * wide), bool)
-        padded[: matrix.shape[0], : matrix.shape[1]] = matrix
-        size = np.zeros_like(padded)
-        size[: matrix.shape[0], : matrix.shape[1]] = True
-        split = (rows, tall, cols, wide)
-        full, have = size.reshape(split).sum(axis=(1, 3)), padded.reshape(split).sum(axis=(1, 3))
-        torn = (have > 0) & (have < full)
-        if torn.any():
-            place = tuple(int(i) for i in np.argwhere(torn)[0])
-            raise InputError(
-                f"{where}: tiles of {self.block} must be kept or pruned whole, and tile {place} keeps "
-                f"{have[place]} of {full[place]} weights; give the mask, or prune it again"
-            )
+        left = np.arange(0, matrix.shape[1], wide)
+        widths = np.minimum(wide, matrix.shape[1] - left)
+        for rows in row_blocks(matrix, multiple=tall):
+            top = np.arange(0, rows.stop - rows.start, tall)
+            heights = np.minimum(tall, rows.stop - rows.start - top)
+            columns = np.add.reduceat(matrix[rows] != 0, top, axis=0, dtype=np.int64)
+            full, have = np.outer(heights, widths), np.add.reduceat(columns, left, axis=1)
+            torn = np.argwhere((have > 0) & (have < full))
+            if len(torn):
+                down, across = (int(i) for i in torn[0])
+                raise InputError(
+                    f"{where}: tiles of {self.block} must be kept or pruned whole, and tile "
+                    f"{(rows.start // tall + down, across)} keeps {have[down, across]} of {full[down, across]} "
+                    "weights; give the mask, or prune it again"
+                )
 
     def _check_kernels(self, kept: np.ndarray, where: str) -> None:
         assert self.n is not None and self.m is not None
@@ -158,6 +157,15 @@ class Pattern:
                 f"{where}: kernels must keep one of {self.m} patterns, and have {choices}; give the mask, or prune it "
                 "again"
             )
+
+
+def _group_counts(lanes: np.ndarray, m: int) -> np.ndarray:
+    """Return the nonzeros of each group of ``m`` along the last axis; the last group may be short."""
+    kept = lanes != 0
+    short = -kept.shape[-1] % m
+    if short:
+        kept = np.pad(kept, [(0, 0)] * (kept.ndim - 1) + [(0, short)])
+    return np.asarray(kept.reshape(*kept.shape[:-1], -1, m).sum(axis=-1))
 
 
 def _is_tile(block: object) -> bool:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .blocks import first_not_finite, first_where
 from .errors import InputError
-from .files.sparse import room
+from .limits import room
 from .lstm_rules import check_lstm, check_lstm_pattern
 
 if TYPE_CHECKING:
@@ -114,8 +115,8 @@ def _check_arrays(layer: Layer, where: str) -> None:
         if not isinstance(array, np.ndarray) or array.dtype != dtype:
             met = getattr(array, "dtype", type(array).__name__)
             raise InputError(f"{where}: tensor {name} must be {dtype}, not {met}; convert it with astype('{dtype}')")
-        if dtype == np.float32 and not np.isfinite(array).all():
-            place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        place = first_not_finite(array) if dtype == np.float32 else None
+        if place is not None:
             raise InputError(
                 f"{where}: tensor {name} must be finite, and holds {array[place]} at {place}; replace such values"
             )
@@ -161,8 +162,9 @@ def _check_linear(layer: Layer, shape: tuple[int, ...], where: str) -> None:
     if layer.gather is not None and (layer.gather.shape != inputs[:-1] or (layer.gather < 0).any()):
         met = layer.gather.shape if layer.gather.shape != inputs[:-1] else layer.gather.min()
         raise InputError(f"{where}: gather must be {inputs[:-1]} row numbers from 0, not {met}")
-    _check_known(layer, ("chain", "chain_index"), where)
-    if not layer.attributes:
+    _check_known(layer, ("chain", "chain_index", "samples"), where)
+    _check_samples(layer, len(layer.inputs), "inputs", where)
+    if "chain" not in layer.attributes and "chain_index" not in layer.attributes:
         return
     chain: Any = layer.attributes.get("chain")
     index: Any = layer.attributes.get("chain_index")
@@ -184,10 +186,17 @@ def _check_matmul(layer: Layer, shape: tuple[int, ...], where: str) -> None:
         if getattr(layer, name) is not None:
             raise InputError(f"{where}: matmul takes no {name}, its operands are activations; leave it out")
     _check_known(layer, ("samples",), where)
+    _check_samples(layer, shape[0], "products", where)
+
+
+def _check_samples(layer: Layer, count: int, what: str, where: str) -> None:
+    """Raise InputError unless attribute samples says to how many samples ``count`` inputs or products belong."""
+    if "samples" not in layer.attributes and layer.op != "matmul":
+        return
     samples: Any = layer.attributes.get("samples")
-    if not _is_int(samples) or samples < 1 or shape[0] % samples:
+    if not _is_int(samples) or samples < 1 or count % samples:
         raise InputError(
-            f"{where}: samples must be a whole number that divides the {shape[0]} products, not {samples!r:.80}"
+            f"{where}: samples must be a whole number that divides the {count} {what}, not {samples!r:.80}"
         )
 
 
@@ -288,7 +297,7 @@ def _check_known(layer: Layer, known: tuple[str, ...], where: str) -> None:
 
 
 def _check_conv2d(layer: Layer, shape: tuple[int, ...], where: str) -> None:
-    _check_known(layer, tuple(DEFAULTS["conv2d"]), where)
+    _check_known(layer, (*DEFAULTS["conv2d"], "samples"), where)
     attributes = DEFAULTS["conv2d"] | dict(layer.attributes)
     for name, least in (("stride", 1), ("padding", 0), ("dilation", 1)):
         pair = attributes[name]
@@ -307,6 +316,7 @@ def _check_conv2d(layer: Layer, shape: tuple[int, ...], where: str) -> None:
             f"{where}: inputs must be (batch, {channels}, height, width) to meet weight {shape}, "
             f"not {layer.inputs.shape}"
         )
+    _check_samples(layer, len(layer.inputs), "inputs", where)
     patches = len(layer.inputs) * channels * shape[2] * shape[3]
     for side in range(2):
         have = layer.inputs.shape[2 + side] + 2 * attributes["padding"][side]
@@ -339,9 +349,9 @@ def _check_mask(layer: Layer, where: str) -> None:
     if layer.mask is None:
         return
     kept = layer.weight if layer.codes is None else layer.codes
-    broken = (kept != 0) & ~layer.mask
-    if broken.any():
-        place = tuple(int(i) for i in np.argwhere(broken)[0])
+    assert kept is not None
+    place = first_where(lambda weight, mask: (weight != 0) & ~mask, kept, layer.mask)
+    if place is not None:
         raise InputError(
             f"{where}: weight must be 0 where the mask prunes it, and is {kept[place]} at {place}; "
             "multiply the weight by the mask before saving"

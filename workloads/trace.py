@@ -6,7 +6,7 @@ Everything here is frozen and checked when it is made: a `Trace` that exists kee
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from .blocks import row_blocks
 from .errors import InputError
 from .patterns import Pattern
 from .rules import ARRAYS, DEFAULTS, DTYPES, UNTRAINED, VERSION, check_layer, check_name, plain_json
@@ -22,7 +23,6 @@ from .streamed import StreamedLayers
 __all__ = ["ARRAYS", "DTYPES", "VERSION", "Layer", "Trace", "check_layer", "check_name"]
 
 
-DIGESTED_AT_ONCE = 2**20  # numbers; a copy of a large array would count twice
 NO_WEIGHT = np.zeros(0, np.float32)
 NO_WEIGHT.flags.writeable = False
 
@@ -44,9 +44,10 @@ class Layer:
     - ``linear``: weight (out, in), inputs (batch, ..., in). Rows that were gathered from a table of points say from
       which row: ``gather``, int32, the shape of the inputs without the last axis. Attributes, for dense layers that
       follow one another on the same rows: ``chain``, the widths from the first input to the last output, and
-      ``chain_index``, which of them this one is.
+      ``chain_index``, which of them this one is; and ``samples``, as of a convolution.
     - ``conv2d``: weight (out, in / groups, height, width), inputs (batch, in, height, width). Attributes: stride,
-      padding, dilation (pairs) and groups.
+      padding, dilation (pairs) and groups; ``samples``, where it is not the batch: how many samples its inputs are
+      parts of.
     - ``lstm``: weight (4C, features + R), the gates below one another in torch's order i, f, g, o, columns for the
       input first, then for the last hidden state; inputs (samples, steps, features), the first states being 0. R is C,
       or P with a ``projection`` (P, C), which makes the hidden state of what the cells give. ``peephole`` (3, C): what
@@ -131,7 +132,7 @@ class Layer:
         """Count the samples behind the inputs; a cloud of points is one."""
         if self.op in ("sparse_conv3d", "point_op"):
             return 1
-        return int(self.attributes["samples"]) if self.op == "matmul" else len(self.inputs)
+        return int(self.attributes.get("samples", len(self.inputs)))
 
     @property
     def has_bias(self) -> bool:
@@ -206,18 +207,46 @@ class Trace:
         """
         return self._summary[0]
 
+    def each_layer(self) -> Iterator[Layer]:
+        """Yield the layers in order, and learn the trace's hash and sparsity on the way.
+
+        Layers that stay in their file are then read once for everything. Let go of each before asking for the next.
+        """
+        summary = None if "_summary" in self.__dict__ else _Summary(self.name, self.provenance)
+        for index in range(len(self.layers)):
+            layer = self.layers[index]
+            if summary is not None:
+                summary.add(layer)
+            yield layer
+            del layer
+        if summary is not None:
+            self.__dict__["_summary"] = summary.found()
+
     @cached_property
     def _summary(self) -> tuple[str, float]:
-        # One pass for both: of a large trace the layers are read for it.
-        digest = hashlib.sha256()
-        head = {"name": self.name, "provenance": self.provenance}
-        digest.update(msgspec.json.encode(head, order="deterministic"))
-        size = kept = 0
+        summary = _Summary(self.name, self.provenance)
         for layer in self.layers:
-            _digest(layer, digest)
-            if layer.op not in UNTRAINED:
-                size, kept = size + layer.size, kept + layer.nonzeros
-        return digest.hexdigest(), 1 - kept / size if size else 0.0
+            summary.add(layer)
+            del layer  # or it would be in memory together with the next
+        return summary.found()
+
+
+class _Summary:
+    """What is known of a trace once its layers were added: its hash, and the share of trained weights that are 0."""
+
+    def __init__(self, name: str, provenance: Mapping[str, Any]) -> None:
+        head = {"name": name, "provenance": provenance}
+        self._digest = hashlib.sha256(msgspec.json.encode(head, order="deterministic"))
+        self._size = self._kept = 0
+
+    def add(self, layer: Layer) -> None:
+        _digest(layer, self._digest)
+        if layer.op not in UNTRAINED:
+            self._size += layer.size
+            self._kept += layer.nonzeros
+
+    def found(self) -> tuple[str, float]:
+        return self._digest.hexdigest(), 1 - self._kept / self._size if self._size else 0.0
 
 
 def _digest(layer: Layer, digest: hashlib._Hash) -> None:
@@ -230,8 +259,8 @@ def _digest(layer: Layer, digest: hashlib._Hash) -> None:
             continue
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
         flat = np.ascontiguousarray(array).reshape(-1)
-        for start in range(0, flat.size, DIGESTED_AT_ONCE):
-            part = flat[start : start + DIGESTED_AT_ONCE]
+        for numbers in row_blocks(flat):
+            part = flat[numbers]
             if part.dtype.kind == "f":
                 part = part + part.dtype.type(0)  # -0.0 becomes 0.0
             digest.update(part.data)

@@ -1,4 +1,4 @@
-"""What MkDocs does before it builds: the package is found under its name, and fences that name a file show it."""
+"""What MkDocs does before it builds: finds the package, titles blocks with their files, keeps a figure and its ±."""
 
 import re
 from pathlib import Path
@@ -20,5 +20,5 @@ def on_config(config):
 
 
 def on_page_markdown(markdown, **_):
-    """Return the page with the name of a block's file as the block's title."""
-    return NAMED.sub(r'```\1 title="\2"', markdown)
+    """Return the page with the name of a block's file as the block's title, and no line break around ±."""
+    return NAMED.sub(r'```\1 title="\2"', markdown).replace(" ± ", "\u00a0±\u00a0")

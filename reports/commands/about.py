@@ -12,13 +12,16 @@ from ..terminal import check_outputs, show, write
 
 def sources(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="A machine or an energy table; a summary of all without one.")
+        str | None, typer.Argument(metavar="NAME", help="A machine or an energy table; a summary of all without one.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.md", help="Write all values of all of them, as Markdown.")
     ] = None,
 ) -> None:
-    """Show where the values of a machine or energy table come from: published, derived, assumed, from memory."""
+    """Show where the values of a machine or energy table come from: published, derived, assumed, from memory.
+
+    Example: gossamer sources eie-64pe
+    """
     from ...workloads import InputError
     from ..provenance import provenance_page, sources_summary, sources_table
 
@@ -37,7 +40,10 @@ def sources(
 def schema(
     what: Annotated[str, typer.Argument(metavar="result|trace|energy-table", help="Which file.")],
 ) -> None:
-    """Print the JSON schema of a file: a result's JSON, the header of a trace, or an energy table."""
+    """Print the JSON schema of a file: a result's JSON, the header of a trace, or an energy table.
+
+    Example: gossamer schema result
+    """
     from ..schemas import schema_text
 
     print(schema_text(what), end="")

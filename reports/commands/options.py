@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ...simulator.machine import Machine
 
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
+CSV_SUFFIXES = (".csv", ".txt")
 
 TraceArgument = Annotated[
     str, typer.Argument(metavar="TRACE", help="A bundled trace, or a path; a point cloud's with --network.")
@@ -23,16 +24,22 @@ TracesArgument = Annotated[
 ]
 OnOption = Annotated[str, typer.Option("--on", metavar="MACHINE", help="A bundled machine, or the path of a .toml.")]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a field of the machine's config.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace a field of the machine's config; may be repeated."),
 ]
 LayerOption = Annotated[
     str | None, typer.Option("--layer", metavar="PATTERN", help="Only layers whose name fits, as in fc*.")
 ]
-EngineOption = Annotated[str, typer.Option("--engine", metavar="fast|event", help="Recurrences, or stepped units.")]
+EngineOption = Annotated[
+    str,
+    typer.Option("--engine", metavar="fast|event", help="Exact recurrences, or each unit stepped: the same figures."),
+]
 JsonOption = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write JSON here; - for stdout alone.")]
-CsvOption = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the table here.")]
+CsvOption = Annotated[Path | None, typer.Option("--csv", metavar="FILE.csv", help="Write the table here.")]
 SeedOption = Annotated[int, typer.Option(metavar="N", help="Seed of all that is drawn.")]
-CloudOutOption = Annotated[Path, typer.Option(help="The point cloud to write: .npy, .npz, .bin or .ply.")]
+CloudOutOption = Annotated[
+    Path, typer.Option(metavar="FILE", help="The point cloud to write: .npy, .npz, .bin or .ply.")
+]
 
 
 def matching(names: list[str], known: Iterable[str], what: str) -> list[str]:

@@ -33,7 +33,10 @@ def plot(
         typer.Option("--where", metavar="CONDITION", help="Of a store, only cases that keep it, as in pe_count>=16."),
     ] = None,
 ) -> None:
-    """Draw results: where cycles and energy went, load, queues, roofline, sweeps, fronts, comparisons."""
+    """Draw results: where cycles and energy went, load, queues, roofline, sweeps, fronts, comparisons.
+
+    Example: gossamer plot result.json --kind causes --out causes.png
+    """
     from ...workloads import InputError
     from ..plots import KINDS, draw, draw_all
     from ..reading import read_inputs

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..terminal import check_outputs, finish, make_folder, parse_set, progress_bar, settings, warn, write
+from ..terminal import check_outputs, check_suffix, finish, make_folder, parse_set, progress_bar, settings, warn, write
 from .options import PLOT_SUFFIXES, JsonOption, SetOption, machine_of
 
 METHODS = ("netadapt", "amc", "sensitivity")
@@ -60,6 +60,8 @@ def search(
     """Search how much of each layer to keep for a machine's latency, cycles or energy (needs the extra train).
 
     Beside it stands the network that keeps the same share of every layer, at equal cost and with as much fine-tuning.
+
+    Example: gossamer search netadapt --trace lenet-digits-imp --on systolic-16x16 --target latency=0.5
     """
     from ...workloads import InputError
     from ...workloads.files.trace_file import save_trace
@@ -69,7 +71,7 @@ def search(
     if method not in METHODS:
         raise InputError(f"a search must be one of {', '.join(METHODS)}, not {method!r}")
     check_outputs(json, plot)
-    check_outputs(plot, suffixes=PLOT_SUFFIXES)
+    check_suffix(plot, PLOT_SUFFIXES)
     job = Job(
         method=method,
         source=trace,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..terminal import check_outputs, finish, make_folder, progress_bar, show, write
+from ..terminal import check_outputs, check_suffix, finish, make_folder, progress_bar, show, write
 from .options import JsonOption
 
 
@@ -23,7 +23,10 @@ def report(
         typer.Option("--where", metavar="CONDITION", help="Of a store, only cases that keep it, as in pe_count>=16."),
     ] = None,
 ) -> None:
-    """Show results as one HTML page: summary, layers, where cycles and energy went, load, provenance."""
+    """Show results as one HTML page: summary, layers, where cycles and energy went, load, provenance.
+
+    Example: gossamer report result.json --out report.html
+    """
     from ..html import write_report
     from ..reading import read_inputs
 
@@ -34,9 +37,12 @@ def report(
 
 
 def list_command(
-    what: Annotated[str, typer.Argument(metavar="[machines|traces|networks|recipes]", help="What to list.")] = "all",
+    what: Annotated[str, typer.Argument(metavar="machines|traces|networks|recipes", help="What to list.")] = "all",
 ) -> None:
-    """List what is bundled: machines, traces, networks and recipes."""
+    """List what is bundled: machines, traces, networks and recipes.
+
+    Example: gossamer list machines
+    """
     from ..catalogue import catalogue
 
     show(catalogue(what))
@@ -46,24 +52,31 @@ def validate(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="[eie|ese|tensor-core|pointacc|patdnn|spatten|gpu-kernels|all]", help="Which accelerator."
+            metavar="ACCELERATOR",
+            help="One of eie, ese, tensor-core, pointacc, patdnn, spatten, gpu-kernels; or all of them.",
         ),
     ] = "eie",
-    dump: Annotated[Path | None, typer.Argument(help="The EIE authors' data folder, for the real layer.")] = None,
+    dump: Annotated[
+        Path | None, typer.Argument(metavar="DATA", help="The EIE authors' data folder, for the real layer.")
+    ] = None,
     json: JsonOption = None,
     plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Draw plots here (tensor-core, pointacc).")] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.md", help="Write all figures, and the cause of each miss, as Markdown.")
     ] = None,
 ) -> None:
-    """Set published figures beside simulated ones, with error and source; status 1 where one is out of tolerance."""
+    """Set published figures beside simulated ones, with error and source; status 1 where one is out of tolerance.
+
+    Example: gossamer validate spatten
+    """
     import msgspec
 
-    from ..validate import VALIDATIONS, drawings, failed, validations
+    from ..published import failed
+    from ..validate import VALIDATIONS, drawings, validations
     from ..verdicts import checks_table
 
-    check_outputs(json)
-    check_outputs(out, suffixes=(".md",))
+    check_outputs(json, out)
+    check_suffix(out, (".md",))
     runs = {name: validations(name) for name in (VALIDATIONS if what == "all" else [what])}
     draw_all = None if plots is None else drawings(what)
     if plots is not None:
@@ -78,7 +91,7 @@ def validate(
     if out is not None:
         from ..validation_page import validation_page
 
-        write(out, validation_page(what, made).encode())
+        write(out, validation_page(what, made, data=dump is not None).encode())
     finish(json, lambda: msgspec.json.format(msgspec.json.encode(checks), indent=1).decode() + "\n",
             checks_table(checks))  # fmt: skip
     if json != "-":
@@ -89,11 +102,14 @@ def validate(
 
 
 def demo(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where tables, plots and the timeline go.")] = Path(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the report, plots and all else go.")] = Path(
         "gossamer-demo"
     ),
 ) -> None:
-    """Tell the whole story on bundled data: simulate, compare, sweep, check; tables and plots written and named."""
+    """Tell the whole story on bundled data: simulate, compare, sweep, check; report and plots written and named.
+
+    Example: gossamer demo --out gossamer-demo
+    """
     from ..demo import run_demo
 
     make_folder(out)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..terminal import check_outputs, finish, parse_window, progress_bar, show, warn, write
+from ..terminal import check_outputs, check_suffix, finish, parse_window, progress_bar, show, warn, write
 from .options import (
+    CSV_SUFFIXES,
     PLOT_SUFFIXES,
     CsvOption,
     EngineOption,
@@ -21,7 +22,7 @@ from .options import (
     machine_of,
     matching,
 )
-from .reading import Reading, with_reading
+from .trace_options import TraceOptions, with_trace_options
 
 if TYPE_CHECKING:
     from ...simulator.timeline import Timeline
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 PAIRS_AS_COLUMNS = 8  # of a comparison; more stand in rows
 
 
-@with_reading
+@with_trace_options
 def simulate(
     trace: TraceArgument,
     on: OnOption = "eie-64pe",
@@ -50,16 +51,20 @@ def simulate(
         typer.Option(metavar="START:END", help="With --timeline: only cycles from START up to, not including, END."),
     ] = None,
     *,
-    reading: Reading,
+    trace_options: TraceOptions,
 ) -> None:
-    """Simulate a trace on a machine: cycles, energy and the reasons for them."""
+    """Simulate a trace on a machine: cycles, energy and the reasons for them.
+
+    Example: gossamer simulate lenet-digits-imp --on eie-64pe --set queue_depth=16 --json result.json
+    """
     from ...simulator import simulate
     from ..tables import csv_text, layer_rows, result_table
 
     check_outputs(json, csv, timeline)
+    check_suffix(csv, CSV_SUFFIXES)
     recorded = _timeline(timeline, window)
     machine = machine_of(on, set_)
-    read = reading.reader()
+    read = trace_options.reader()
     loaded = read(trace)
     with progress_bar(f"{loaded.name} on {machine.name}") as step:
         result = simulate(
@@ -87,19 +92,23 @@ def _timeline(path: Path | None, window: str | None) -> Timeline | None:
         if window is not None:
             raise InputError(f"--window is for --timeline, not {window!r} alone; name a file with --timeline")
         return None
-    check_outputs(path, suffixes=(".json", ".vcd"))
+    check_suffix(path, (".json", ".vcd"))
     if path.suffix.lower() == ".vcd":
         need("wave", "vcd")
     start, end = (0, None) if window is None else parse_window(window)
     return Timeline(start=start, end=end)
 
 
-@with_reading
+@with_trace_options
 def compare(
     traces: TracesArgument,
     on: Annotated[
         list[str] | None,
-        typer.Option("--on", metavar="MACHINE", help="One or more machines; a pattern such as eie-*; or all."),
+        typer.Option(
+            "--on",
+            metavar="MACHINE",
+            help="One or more machines, eie-64pe unless said; a pattern such as eie-*; or all.",
+        ),
     ] = None,
     set_: SetOption = None,
     layer: LayerOption = None,
@@ -110,11 +119,13 @@ def compare(
         Path | None, typer.Option(metavar="FILE.md", help="Write what each pruning gains on each machine, as Markdown.")
     ] = None,
     *,
-    reading: Reading,
+    trace_options: TraceOptions,
 ) -> None:
-    """Compare traces and machines side by side: speed, energy, balance and accuracy; the first row is 1.
+    """Compare traces and machines side by side: speed, energy, balance and accuracy; the first result is 1.
 
     A pair of a pattern's that cannot be simulated is named with its reason; one that was asked for is an error.
+
+    Example: gossamer compare lenet-digits-dense lenet-digits-imp --on eie-64pe --on eie-256pe
     """
     import msgspec
 
@@ -124,12 +135,14 @@ def compare(
     from ..side_by_side import page as page_of
     from ..tables import compare_rows, compare_table, csv_text
 
-    check_outputs(json, csv, page)
-    check_outputs(plot, suffixes=PLOT_SUFFIXES)
+    check_outputs(json, csv, page, plot)
+    check_suffix(csv, CSV_SUFFIXES)
+    check_suffix(page, (".md",))
+    check_suffix(plot, PLOT_SUFFIXES)
     asked = ["*" if name == "all" else name for name in on or ["eie-64pe"]]
     names = matching(asked, list_machines(), "machine")
     machines = [machine_of(name, set_) for name in names]
-    read = reading.reader()
+    read = trace_options.reader()
     loaded = [read(trace) for trace in matching(traces, bundled_traces(), "trace")]
     with progress_bar("compare") as step:
         results, refused = compare_all(machines, loaded, layers=layer, strict=names == asked, progress=step)
@@ -158,22 +171,25 @@ def _as_typed(traces: list[str], on: list[str] | None, set_: list[str] | None, p
     return join(["gossamer", "compare", *traces, *machines, *fields, "--page", page.name])
 
 
-@with_reading
+@with_trace_options
 def check(
     trace: TraceArgument,
     on: OnOption = "eie-64pe",
     set_: SetOption = None,
     layer: LayerOption = None,
     *,
-    reading: Reading,
+    trace_options: TraceOptions,
 ) -> None:
-    """Check the engines against each other and their numbers against numpy, on a trace of yours."""
+    """Check the engines against each other and their numbers against numpy, on a trace of yours.
+
+    Example: gossamer check lenet-digits-imp --on systolic-16x16
+    """
     from ...simulator.check import check as run_check
     from ..verdicts import engines_table
 
     machine = machine_of(on, set_)
-    features = reading.network is not None
-    read = reading.reader(features)
+    features = trace_options.network is not None
+    read = trace_options.reader(features)
     loaded = read(trace)
     with progress_bar("check") as step:
         found = run_check(machine, loaded, layers=layer, progress=lambda name: step(0, 0, name))

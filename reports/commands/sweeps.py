@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..terminal import check_outputs, finish, parse_grid, progress_bar, settings, warn, write
+from ..terminal import check_outputs, check_suffix, finish, parse_grid, parse_set, progress_bar, settings, warn, write
 from .options import (
+    CSV_SUFFIXES,
     PLOT_SUFFIXES,
     CsvOption,
     EngineOption,
@@ -19,10 +21,10 @@ from .options import (
     TracesArgument,
     machine_of,
 )
-from .reading import Reading, with_reading
+from .trace_options import TraceOptions, with_trace_options
 
 
-@with_reading
+@with_trace_options
 def sweep(
     traces: TracesArgument,
     grid: Annotated[list[str], typer.Option(metavar="KEY=V,V,...", help="Values of a config field; may be repeated.")],
@@ -31,7 +33,7 @@ def sweep(
     layer: LayerOption = None,
     engine: EngineOption = "fast",
     store: Annotated[Path | None, typer.Option(metavar="FILE.sqlite", help="Keep results here, and resume.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that share the work.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, metavar="N", help="Processes that share the work.")] = 1,
     cluster: Annotated[
         str | None, typer.Option(metavar="tcp://HOST:PORT", help="A Dask scheduler whose workers share it instead.")
     ] = None,
@@ -39,9 +41,12 @@ def sweep(
     csv: CsvOption = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Plot the sweep over its first field.")] = None,
     *,
-    reading: Reading,
+    trace_options: TraceOptions,
 ) -> None:
-    """Sweep a machine's parameters over a grid: cycles, speed-up, balance, padding and energy at each point."""
+    """Sweep a machine's parameters over a grid: cycles, speed-up, balance, padding and energy at each point.
+
+    Example: gossamer sweep lenet-digits-imp --grid pe_count=16,64 --grid queue_depth=2,8 --store sweep.sqlite
+    """
     import msgspec
 
     from ...models import vary
@@ -50,13 +55,15 @@ def sweep(
     from ...simulator.sweep import sweep as run_sweep
     from ..tables import csv_text, sweep_rows, sweep_table
 
-    check_outputs(json, csv, store)
-    check_outputs(plot, suffixes=PLOT_SUFFIXES)
+    check_outputs(json, csv, store, plot)
+    check_suffix(csv, CSV_SUFFIXES)
+    check_suffix(plot, PLOT_SUFFIXES)
     _check_cluster(cluster)
     machine = machine_of(on, set_)
     values = settings(grid, parse_grid)
+    _check_once(set_, values)
     points = [(point, vary(machine, **point)) for point in grid_points(values)]
-    read = reading.reader()
+    read = trace_options.reader()
     cases = [
         Case(trace, varied, point, engine, layer)
         for trace in [read(name) for name in traces]
@@ -86,7 +93,7 @@ def sweep(
         raise typer.Exit(1)
 
 
-@with_reading
+@with_trace_options
 def explore(
     traces: TracesArgument,
     grid: Annotated[
@@ -98,7 +105,9 @@ def explore(
             "--range", metavar="KEY=LOW:HIGH[:STEP|:log2]", help="A range of them, in order; may be repeated."
         ),
     ] = None,
-    on: Annotated[list[str] | None, typer.Option("--on", metavar="MACHINE", help="One or more machines.")] = None,
+    on: Annotated[
+        list[str] | None, typer.Option("--on", metavar="MACHINE", help="One or more machines, eie-64pe unless said.")
+    ] = None,
     set_: SetOption = None,
     layer: LayerOption = None,
     trials: Annotated[
@@ -110,16 +119,19 @@ def explore(
     ] = "tpe",
     search_seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of that choice.")] = 0,
     store: Annotated[Path | None, typer.Option(metavar="FILE.sqlite", help="Keep results here, and resume.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that share the work.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, metavar="N", help="Processes that share the work.")] = 1,
     cluster: Annotated[
         str | None, typer.Option(metavar="tcp://HOST:PORT", help="A Dask scheduler whose workers share it instead.")
     ] = None,
     json: JsonOption = None,
     csv: CsvOption = None,
     *,
-    reading: Reading,
+    trace_options: TraceOptions,
 ) -> None:
-    """Find the cases that no other beats in accuracy, latency, energy and area, over traces, machines and configs."""
+    """Find the cases that no other beats in accuracy, latency, energy and area, over traces, machines and configs.
+
+    Example: gossamer explore lenet-digits-imp lenet-digits-dense --grid pe_count=4,16,64
+    """
     import msgspec
 
     from ...models import vary
@@ -131,13 +143,15 @@ def explore(
     from ..tables import csv_text
 
     check_outputs(json, csv, store)
+    check_suffix(csv, CSV_SUFFIXES)
     _check_cluster(cluster)
     values, ranges = settings(grid, parse_grid), settings(range_, parse_range)
     for key in ranges:
         if key in values:
             raise InputError(f"{key}: a key must have a grid or a range, and has both; leave one out")
+    _check_once(set_, values | ranges)
     machines = [machine_of(name, set_) for name in on or ["eie-64pe"]]
-    read = reading.reader()
+    read = trace_options.reader()
     space = Space([read(name) for name in traces], machines, values | ranges, vary, frozenset(ranges), layer)
     try:
         with Store(store) as kept, progress_bar("explore", rate="cases") as step:
@@ -155,6 +169,15 @@ def explore(
     warn(front.warnings + front.failed)
     if front.failed:
         raise typer.Exit(1)
+
+
+def _check_once(set_: list[str] | None, varied: Iterable[str]) -> None:
+    """Raise InputError for a key that is set and ``varied`` too: one of the two would be dropped."""
+    from ...workloads import InputError
+
+    twice = set(settings(set_, parse_set)) & set(varied)
+    if twice:
+        raise InputError(f"{min(twice)}: a key must be set or varied, and is both; leave it out of --set")
 
 
 def _check_cluster(address: str | None) -> None:
@@ -180,10 +203,13 @@ def results(
     json: JsonOption = None,
     csv: CsvOption = None,
     parquet: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the table here (needs the extra parquet).")
+        Path | None, typer.Option(metavar="FILE.parquet", help="Write the table here (needs the extra parquet).")
     ] = None,
 ) -> None:
-    """Show what the store of a sweep holds, all of it or what fits, and write it as CSV, JSON or Parquet."""
+    """Show what the store of a sweep holds, all of it or what fits, and write it as CSV, JSON or Parquet.
+
+    Example: gossamer results sweep.sqlite --where "pe_count>=64" --csv wide.csv
+    """
     import msgspec
 
     from ...simulator.store import Store
@@ -192,6 +218,8 @@ def results(
     from ..tables import csv_text
 
     check_outputs(json, csv, parquet)
+    check_suffix(csv, CSV_SUFFIXES)
+    check_suffix(parquet, (".parquet",))
     if parquet is not None:
         need("parquet", "pyarrow")
     with Store(store, must_exist=True) as kept:

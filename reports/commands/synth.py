@@ -21,7 +21,10 @@ def eie(
     row_sigma: Annotated[float, typer.Option(help="Spread of the rows' densities (lognormal); real ones differ.")] = 0,
     seed: SeedOption = 0,
 ) -> None:
-    """Make one of the nine layers of EIE's Table III (or all), of its size and densities, with random weights."""
+    """Make one of the nine layers of EIE's Table III (or all), of its size and densities, with random weights.
+
+    Example: gossamer synth eie alex-7 --out alex-7.safetensors
+    """
     from ...workloads import save_trace
     from ...workloads.synth import EIE_LAYERS, eie_layer
 
@@ -50,7 +53,10 @@ def random(
     bias: Annotated[bool, typer.Option("--bias", help="Add a bias.")] = False,
     seed: SeedOption = 0,
 ) -> None:
-    """Make a random linear layer."""
+    """Make a random linear layer.
+
+    Example: gossamer synth random --rows 512 --cols 256 --density 0.1 --out random.safetensors
+    """
     from ...workloads import save_trace
     from ...workloads.synth import random_layer
 
@@ -71,7 +77,10 @@ def gemm(
     act_density: Annotated[float, typer.Option(help="Share of activations that are nonzero.")] = 1.0,
     seed: SeedOption = 0,
 ) -> None:
-    """Make a matrix product: a linear layer in an N:M pattern, with a batch of input vectors."""
+    """Make a matrix product: a linear layer in an N:M pattern, with a batch of input vectors.
+
+    Example: gossamer synth gemm --rows 256 --reduction 512 --columns 64 --pattern 2:4 --out gemm.safetensors
+    """
     from ...workloads import save_trace
     from ...workloads.synth import gemm_layer
 
@@ -92,9 +101,12 @@ def ese(
     steps: Annotated[int, typer.Option(help="Steps of each.")] = 1,
     seed: SeedOption = 0,
 ) -> None:
-    """Make the LSTM of the ESE paper, of its size and its number of stored entries, with random weights."""
+    """Make the LSTM of the ESE paper, of its size and its number of stored entries, with random weights.
+
+    Example: gossamer synth ese --out ese.safetensors
+    """
     from ...workloads import save_trace
-    from ...workloads.lstm_synth import ENTRIES, PES, ese_lstm
+    from ...workloads.synth.ese import ENTRIES, PES, ese_lstm
 
     check_outputs(out)
     with progress_bar("synth"):
@@ -105,14 +117,20 @@ def ese(
 
 
 def lidar(out: CloudOutOption, seed: SeedOption = 0) -> None:
-    """Make a scan of a street by a spinning LiDAR of 64 beams, with remission, as sparse as a real one."""
+    """Make a scan of a street by a spinning LiDAR of 64 beams, with remission, as sparse as a real one.
+
+    Example: gossamer synth lidar --out scan.bin
+    """
     from ...workloads.points import lidar
 
     _write_cloud(lambda: lidar(seed), out, voxel_size=0.05)
 
 
 def room(out: CloudOutOption, seed: SeedOption = 0) -> None:
-    """Make a furnished room, its surfaces scanned densely."""
+    """Make a furnished room, its surfaces scanned densely.
+
+    Example: gossamer synth room --out room.npy
+    """
     from ...workloads.points import room
 
     _write_cloud(lambda: room(seed), out, voxel_size=0.05)
@@ -126,7 +144,10 @@ def cad(
     points: Annotated[int, typer.Option(metavar="N", help="How many points of its surface.")] = 1024,
     seed: SeedOption = 0,
 ) -> None:
-    """Make one object, a solid or a piece of furniture, in the unit sphere."""
+    """Make one object, a solid or a piece of furniture, in the unit sphere.
+
+    Example: gossamer synth cad --out object.ply
+    """
     from ...workloads.points import cad
 
     _write_cloud(lambda: cad(seed, shape, points=points), out)

@@ -9,7 +9,7 @@ import typer
 
 from ..terminal import check_outputs, make_folder, parse_set, progress_bar, settings, show, warn
 from .options import PLOT_SUFFIXES
-from .reading import Reading, with_reading
+from .trace_options import TraceOptions, with_trace_options
 
 
 def train(
@@ -23,6 +23,8 @@ def train(
     """Train and prune a network by a recipe, and write its trace (needs the extra train).
 
     What DIR holds of an interrupted run is not trained again.
+
+    Example: gossamer train lenet-digits-imp --set sparsity=0.9 --out runs
     """
     from ...workloads.training import load_recipe
     from ...workloads.training import train as run_train
@@ -58,7 +60,10 @@ def diagnose(
     ] = None,
     suffix: Annotated[str, typer.Option(metavar=".png|.svg|.pdf", help="Kind of plots.")] = ".png",
 ) -> None:
-    """Diagnose a training run: sparsity, balance, sensitivity, curvature, and the loss between its solutions."""
+    """Diagnose a training run: sparsity, balance, sensitivity, curvature, and the loss between its solutions.
+
+    Example: gossamer diagnose runs/lenet-digits-imp.checkpoint.safetensors --out diagnosis
+    """
     from ...workloads import InputError
     from ..diagnose import diagnosis_of, diagnosis_tables, write_diagnosis
 
@@ -73,7 +78,7 @@ def diagnose(
         typer.echo(str(path))
 
 
-@with_reading
+@with_trace_options
 def export(
     source: Annotated[
         str,
@@ -89,7 +94,10 @@ def export(
     ] = None,
     prune: Annotated[
         str | None,
-        typer.Option(metavar="RULE", help="Prune once: N:M, SHARE, global:, balanced:, channel: or block:SHARE..."),
+        typer.Option(
+            metavar="RULE",
+            help="Prune once: N:M, SHARE, global:, balanced:, channel:, block: or equal-blocks:SHARE...",
+        ),
     ] = None,
     exclude: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="With --prune: layers left as they are, as in fc*.")
@@ -104,16 +112,19 @@ def export(
         bool, typer.Option("--fold-batch-norm", help="Put batch norms into the layers before them (run or module).")
     ] = False,
     *,
-    reading: Reading,
+    trace_options: TraceOptions,
 ) -> None:
-    """Export a trace from a training run, a model or masked weights of yours, or of a network on a cloud."""
+    """Export a trace from a training run, a model or masked weights of yours, or of a network on a cloud.
+
+    Example: gossamer export weights.npz --prune 2:4 --act-density 0.4 --out mine.safetensors
+    """
     from ...workloads import InputError, save_trace
     from ...workloads.importers import notes_of
     from ...workloads.importers.door import import_model, is_model, is_state_dict, pruned
     from ...workloads.training import export_checkpoint, is_checkpoint
 
     check_outputs(out)
-    unnamed = reading.network is None
+    unnamed = trace_options.network is None
     if unnamed and is_checkpoint(source):
         trace = export_checkpoint(source, products=products, fold_batch_norm=fold_batch_norm)
         trace = pruned(trace, prune, exclude or (), source)
@@ -121,7 +132,7 @@ def export(
         trace = import_model(
             source,
             inputs=inputs,
-            draw=reading.drawn(features),
+            draw=trace_options.drawn(features),
             prune=prune,
             exclude=exclude or (),
             products=products,
@@ -133,9 +144,9 @@ def export(
     elif inputs is not None:
         raise InputError(f"{source}: --inputs needs a model that can be run, not weights; leave it out")
     elif unnamed and is_state_dict(source):
-        trace = import_model(source, draw=reading.drawn(features), prune=prune, exclude=exclude or ())
+        trace = import_model(source, draw=trace_options.drawn(features), prune=prune, exclude=exclude or ())
     else:
-        trace = pruned(reading.reader(features)(source), prune, exclude or (), source)
+        trace = pruned(trace_options.reader(features)(source), prune, exclude or (), source)
     save_trace(trace, out)
     warn(notes_of(trace))
     typer.echo(f"{out}: {trace.name}, {len(trace.layers)} layers, {trace.sparsity:.1%} sparse")

@@ -34,7 +34,10 @@ def tokens(
         float, typer.Option(metavar="SHARE", help="Values used of each row of probabilities, the largest ones.")
     ] = 1.0,
 ) -> None:
-    """Prune tokens and heads that attention finds unimportant (SpAtten); a checkpoint's network is executed again."""
+    """Prune tokens and heads that attention finds unimportant (SpAtten); a checkpoint's network is executed again.
+
+    Example: gossamer transform tokens vit.safetensors --keep 0.75 --out pruned.safetensors
+    """
     from ...workloads import save_trace
     from ...workloads.dynamic.tokens import prune_tokens
     from ...workloads.training.checkpoint import export_checkpoint, is_checkpoint, load_checkpoint
@@ -72,7 +75,10 @@ def temporal(
     ] = False,
     layer: Annotated[str, typer.Option("--layer", metavar="PATTERN", help="Only layers whose name fits.")] = "*",
 ) -> None:
-    """Take the samples for frames: keep what changed from one to the next, or shift channels in time."""
+    """Take the samples for frames: keep what changed from one to the next, or shift channels in time.
+
+    Example: gossamer transform temporal convnet-digits-imp --threshold 0.1 --out deltas.safetensors
+    """
     from ...workloads import InputError, save_trace
     from ...workloads.dynamic.temporal import delta_layers, shift_layers
     from ..dynamic import deltas_table, shift_table
@@ -115,7 +121,10 @@ def spatial(
         Path | None, typer.Option(metavar="FILE", help="Write what the edited picture needs without reuse here.")
     ] = None,
 ) -> None:
-    """Keep of an edited picture the blocks of each convolution that the edit reaches (SIGE)."""
+    """Keep of an edited picture the blocks of each convolution that the edit reaches (SIGE).
+
+    Example: gossamer transform spatial convnet-digits-imp --edit 0,0,4,4 --out edited.safetensors
+    """
     from ...workloads import save_trace
     from ...workloads.dynamic.spatial import edit_layers
     from ..dynamic import edit_table
@@ -137,14 +146,20 @@ def spatial(
 
 
 def unroll(trace: FramesArgument, out: OutOption) -> None:
-    """Make linear layers of each LSTM, fed with the hidden states that its steps met, for machines that run those."""
+    """Make linear layers of each LSTM, fed with the hidden states that its steps met, for machines that run those.
+
+    Example: gossamer transform unroll lstm.safetensors --out unrolled.safetensors
+    """
     from ...workloads.lstm_unroll import unroll_lstm
 
     _transform(unroll_lstm, trace, out)
 
 
 def roll(trace: FramesArgument, out: OutOption) -> None:
-    """Make an LSTM again of the linear layers that a capture or export made of it, for machines that run LSTMs."""
+    """Make an LSTM again of the linear layers that a capture or export made of it, for machines that run LSTMs.
+
+    Example: gossamer transform roll lstm-digits-imp --out lstm.safetensors
+    """
     from ...workloads.lstm_unroll import roll_lstm
 
     _transform(roll_lstm, trace, out)

@@ -1,6 +1,5 @@
 """CSR SpMM on a GPU: the two engines against each other, the account by hand, imbalance and its repair."""
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,9 +7,9 @@ from hypothesis import strategies as st
 
 from gossamer.models import csr_spmm, load_machine
 from gossamer.models.csr_spmm import spmm_cost
-from gossamer.models.csr_spmm_config import choose
-from gossamer.models.csr_spmm_rows import measure_work, split_rows
-from gossamer.models.csr_spmm_time import CAUSES
+from gossamer.models.parts.csr_spmm.config import choose
+from gossamer.models.parts.csr_spmm.rows import measure_work, split_rows
+from gossamer.models.parts.csr_spmm.timing import CAUSES
 from gossamer.simulator.check import check
 from gossamer.simulator.memo import Memo
 from gossamer.simulator.simulate import simulate
@@ -18,6 +17,8 @@ from gossamer.simulator.timeline import Timeline
 from gossamer.workloads import Layer, Trace, load_trace
 from gossamer.workloads.errors import InputError
 from gossamer.workloads.synth import gemm_layer
+
+from .agreement import agree, assert_units_add_up
 
 TINY = {
     "sm_count": 2, "kernel": "fixed", "tile_columns": 8, "tile_depth": 8, "subwarp_threads": 4, "block_rows": 8,
@@ -48,13 +49,8 @@ def by_lengths(lengths, depth, seed=0):
 
 def both(machine, layer, timeline=None):
     """Return the result of `fast`, having checked that the units agree with it in everything."""
-    fast, event = csr_spmm.fast(machine, layer, Memo()), csr_spmm.events(machine, layer, timeline)
-    assert msgspec.to_builtins(event) == msgspec.to_builtins(fast)
-    if fast.output is not None:
-        np.testing.assert_array_equal(event.output, fast.output)
-    for unit, causes in fast.cycles_per_unit.items():
-        units = np.array(list(causes.values()))
-        assert (units.sum(axis=0) == fast.cycles).all() and (units >= 0).all(), unit
+    fast = agree(csr_spmm, machine, layer, timeline)
+    assert_units_add_up(fast)
     assert list(fast.cycles_by_cause["sm"]) == list(CAUSES)
     assert fast.theoretical_cycles <= fast.cycles and 0 <= fast.utilization <= 1 and 0 <= fast.load_balance <= 1
     counts = fast.counts
@@ -363,7 +359,7 @@ def test_the_fast_engine_reads_the_rows_once_for_all_machines_of_a_sweep():
 @pytest.mark.parametrize("engine", ["fast", "event"])
 def test_times_that_leave_64_bits_are_refused(field, value, engine):
     layer = linear(by_lengths([4, 0, 9, 3], 12))
-    with pytest.raises(InputError, match=rf"counted in 64 bits, and could take \S+ with {field} = .*; change it$"):
+    with pytest.raises(InputError, match=rf"^layer fc: .* could come to \S+ with {field} = .*; choose nearer ones$"):
         simulate(tiny(**{field: value}), Trace(name="t", layers=(layer,)), engine=engine)
 
 
@@ -380,6 +376,10 @@ def test_a_heuristic_tile_that_does_not_go_with_the_rest_is_refused_by_name():
     trace = Trace(name="t", layers=(linear(by_lengths([4], 12), columns=64),))
     with pytest.raises(InputError) as caught:
         simulate(machine, trace)
-    assert str(caught.value) == ("kernel heuristic, 64 columns: residue_unroll must divide tile_depth, 32, not 12")
-    with pytest.raises(InputError, match=r"^kernel heuristic, 64 columns: a thread block of 1 warps and 255 registers"):
+    assert str(caught.value) == (
+        "layer fc: kernel heuristic, 64 columns: residue_unroll must divide tile_depth, 32, not 12"
+    )
+    with pytest.raises(
+        InputError, match=r"^layer fc: kernel heuristic, 64 columns: a thread block of 1 warps and 255 registers"
+    ):
         simulate(load_machine("a100-sputnik", registers_per_sm=8000), trace)

@@ -7,7 +7,7 @@ import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gossamer.models.csr_spmm_sharing import GRAINS, Shared, split_time
+from gossamer.models.parts.csr_spmm.sharing import GRAINS, Shared, split_time
 
 
 def served(arrivals, servers):

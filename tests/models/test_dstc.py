@@ -1,4 +1,5 @@
-import msgspec
+"""The dual-side sparse core: published cycles, and both engines on random products."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +11,8 @@ from gossamer.simulator.memo import Memo
 from gossamer.simulator.timeline import Interval, Timeline
 from gossamer.workloads import Layer, load_trace
 from gossamer.workloads.errors import InputError
+
+from .agreement import agree
 
 PUBLISHED = {1.0: 4600, 0.9: 4160, 0.7: 3300, 0.5: 2690, 0.3: 1930}  # weight density: cycles, dense activations
 
@@ -35,10 +38,7 @@ def linear(rows, depth, columns, weights=1.0, activations=1.0, seed=0, bias=True
 
 def both(built, layer, timeline=None):
     """Return the result of `fast`, having checked that the cores agree with it in everything."""
-    fast, event = dstc.fast(built, layer, Memo()), dstc.events(built, layer, timeline)
-    assert msgspec.to_builtins(event) == msgspec.to_builtins(fast)
-    if fast.output is not None:
-        np.testing.assert_array_equal(event.output, fast.output)
+    fast = agree(dstc, built, layer, timeline)
     assert sum(fast.cycles_by_cause["core"].values()) == built.config.core_count * fast.cycles
     return fast
 
@@ -150,3 +150,14 @@ def test_a_bad_configuration_is_refused_with_rule_and_value(change, rule):
     with pytest.raises(InputError) as error:
         machine(**change)
     assert str(error.value) == f"dstc-a100: {rule}"
+
+
+def test_a_table_for_other_words_gives_no_energy(tmp_path):
+    path = tmp_path / "wide.toml"
+    path.write_text(
+        'name = "wide"\nmode = "event"\nword_bits = 32\n'
+        'per_event = [{part = "Hbm", count = "hbm_read_bytes", pj = 1.0, source = "assumed"}]\n'
+    )
+    result = dstc.fast(machine(energy=str(path)), linear(4, 4, 4), Memo())
+    assert result.energy_j is None
+    assert result.warnings == ["energy table wide is for words of 32 bits, not 16: no energy given"]

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gossamer.models import load_machine
-from gossamer.models.eie_timing import DEEP, FIRST_BROADCAST, Broadcasts, Timing
-from gossamer.models.matvec import Nonzeros
+from gossamer.models.parts.eie.timing import DEEP, FIRST_BROADCAST, Broadcasts, Timing
+from gossamer.models.parts.matvec import Nonzeros
 from gossamer.simulator import simulate
 from gossamer.simulator.occupancy import SAMPLES, Sampler
 from gossamer.simulator.result import Result

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gossamer.models import load_machine
-from gossamer.models.ese_timing import Spmv, Times
+from gossamer.models.parts.ese.timing import Spmv, Times
 from gossamer.simulator import simulate
 from gossamer.simulator.check import check
 from gossamer.simulator.timeline import Interval, Timeline
@@ -318,8 +318,8 @@ def test_a_stream_of_weights_that_leaves_64_bits_is_refused(engine):
     with pytest.raises(InputError) as caught:
         simulate(load_machine("ese", dram_bytes_per_s=1e-9), one_layer(layer), engine=engine)
     assert str(caught.value) == (
-        "fc: fetching 576 bytes must take fewer than 4.5e+15 cycles to be counted in 64 bits, not 1.2e+20 with "
-        "dram_bytes_per_s = 1e-09; raise it, or lower clock_hz"
+        "layer fc: a layer must come to fewer than 4.5e+15 cycles to be counted in 64 bits, and could come to 1.1e+20 "
+        "with dram_bytes_per_s = 1e-09, clock_hz = 2e+08; choose nearer ones"
     )
 
 

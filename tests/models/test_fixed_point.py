@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gossamer.models.fixed_point import Datapath, Format, format_for, largest
-from gossamer.models.matvec import find_nonzeros, multiply, multiply_fixed
+from gossamer.models.parts.fixed_point import Datapath, Format, format_for, largest
+from gossamer.models.parts.matvec import find_nonzeros, multiply, multiply_fixed
 
 
 @settings(max_examples=300, deadline=None)

@@ -144,7 +144,7 @@ def test_an_unknown_energy_table_lists_the_known_ones():
     with pytest.raises(InputError) as caught:
         load_machine("eie-64pe", energy="eie-45nm")
     assert str(caught.value).startswith(
-        "eie-64pe: unknown energy table 'eie-45nm' (did you mean eie-45nm-event?); known: "
+        "eie-64pe: unknown energy table 'eie-45nm' (did you mean eie-45nm-calibrated or eie-45nm-event?); known: "
     )
 
 

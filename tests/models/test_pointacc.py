@@ -1,97 +1,25 @@
-"""PointAcc as a whole: cache, traffic, array and overlap by hand, and both engines alike on random clouds."""
+"""PointAcc as a whole: array, mapping and overlap by hand, and both engines alike on random clouds."""
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gossamer.models import load_machine, pointacc
-from gossamer.models.pointacc_matrix import array_cycles
-from gossamer.models.pointacc_memory import KINDS, Schedule, traffic
-from gossamer.models.pointacc_work import Work, fused
+from gossamer.models.parts.pointacc.matrix import array_cycles
+from gossamer.models.parts.pointacc.memory import Schedule
+from gossamer.models.parts.pointacc.work import Work
 from gossamer.simulator import simulate
 from gossamer.simulator.check import check
 from gossamer.simulator.memo import Memo
 from gossamer.simulator.timeline import Interval, Timeline
 from gossamer.workloads import Layer, Trace
 from gossamer.workloads.errors import InputError
-from gossamer.workloads.points import downsample, kernel_map, scenes, voxelise
+from gossamer.workloads.points import downsample, scenes, voxelise
 from gossamer.workloads.points.network import build
 from gossamer.workloads.points.sparse_conv import exact_convolution
 
-TINY = {
-    "rows": 2, "columns": 2, "word_bytes": 2, "cache_bytes": 64, "cache_block_rows": 1, "weight_buffer_bytes": 64,
-    "output_buffer_bytes": 64, "mapping_buffer_bytes": 200, "output_tile": 8, "fuse_tile": 2, "merger_width": 8,
-    "fps_lanes": 4, "fps_latency": 3, "hash_banks": 4, "dram_bandwidth_bytes_per_s": 3.3e9,
-}  # fmt: skip
-
-
-def machine(**changes):
-    return load_machine("pointacc", **(TINY | changes))
-
-
-def cloud(seed, points, spread=3):
-    rng = np.random.default_rng(seed)
-    drawn = np.unique(rng.integers(-spread, spread + 1, (points, 3)), axis=0).astype(np.int32)
-    return drawn[rng.permutation(len(drawn))] if seed % 2 else drawn  # in the order of the keys, or in none
-
-
-def conv(coordinates, channels, width, seed=0, features=True, bias=False, output_coordinates=None, **attributes):
-    rng = np.random.default_rng(seed)
-    cells = attributes.get("kernel_size", 3) ** 3
-    return Layer(
-        name="conv",
-        op="sparse_conv3d",
-        weight=rng.standard_normal((width, channels, cells)).astype(np.float32),
-        bias=rng.standard_normal(width).astype(np.float32) if bias else None,
-        inputs=rng.standard_normal((len(coordinates), channels)).astype(np.float32) if features else None,
-        coordinates=coordinates,
-        output_coordinates=output_coordinates,
-        attributes=attributes,
-    )
-
-
-def linear(rows, channels, width, seed=0, gather=None, bias=True, name="fc", **attributes):
-    rng = np.random.default_rng(seed)
-    return Layer(
-        name=name,
-        op="linear",
-        weight=rng.standard_normal((width, channels)).astype(np.float32),
-        bias=rng.standard_normal(width).astype(np.float32) if bias else None,
-        inputs=rng.standard_normal((rows, channels)).astype(np.float32),
-        gather=gather,
-        attributes=attributes,
-    )
-
-
-def matmul(products, rows, channels, width, seed=0):
-    rng = np.random.default_rng(seed)
-    return Layer(
-        name="product",
-        op="matmul",
-        weight=rng.standard_normal((products, width, channels)).astype(np.float32),
-        inputs=rng.standard_normal((products, rows, channels)).astype(np.float32),
-        attributes={"samples": 1},
-    )
-
-
-def point_op(points, queries=None, **attributes):
-    return Layer(name="op", op="point_op", inputs=points, queries=queries, attributes=attributes)
-
-
-def both(built, layer, timeline=None):
-    """Return the result of `fast`, having checked that the units agree with it in everything, and that it adds up."""
-    fast, event = pointacc.fast(built, layer, Memo()), pointacc.events(built, layer, timeline)
-    assert msgspec.to_builtins(event) == msgspec.to_builtins(fast)
-    assert (fast.output is None) == (event.output is None)
-    if fast.output is not None:
-        np.testing.assert_allclose(event.output, fast.output, rtol=1e-4, atol=1e-4)
-    for causes in fast.cycles_by_cause.values():
-        assert sum(causes.values()) == fast.cycles and min(causes.values()) >= 0
-    kinds = sum(fast.counts[f"dram_{kind}_bytes"] for kind in ("coordinate", *KINDS))
-    assert fast.counts["dram_read_bytes"] + fast.counts["dram_write_bytes"] == kinds == fast.traffic_bytes["dram"]
-    return fast
+from .pointacc_layers import both, cloud, conv, line, linear, machine, matmul, point_op
 
 
 def some_machine(data):
@@ -194,14 +122,6 @@ def test_numbers_are_those_of_a_plain_convolution_in_the_order_of_the_layers_poi
     np.testing.assert_allclose(both(machine(), layer).output, expected, rtol=1e-4, atol=1e-4)
 
 
-# The array.
-
-
-def line(points):
-    """Return ``points`` in a row along z."""
-    return np.stack([np.zeros(points), np.zeros(points), np.arange(points)], axis=1).astype(np.int32)
-
-
 def test_a_row_enters_the_array_each_cycle_for_each_offset_and_tile_of_weights():
     # 10 points in a row: 10 + 9 + 9 entries; 3 channels on 2 rows, 5 on 2 columns: 2 x 3 tiles.
     result = both(machine(dram_bandwidth_bytes_per_s=1e15), conv(line(10), 3, 5, builds_map=False))
@@ -272,119 +192,6 @@ def test_zeros_cost_what_other_weights_cost_and_channels_that_are_gone_cost_noth
     assert (
         narrow.macs == whole.macs // 2 and narrow.counts["dram_output_bytes"] == whole.counts["dram_output_bytes"] // 2
     )
-
-
-# Cache and traffic.
-
-
-def test_the_cache_misses_a_row_once_where_a_tile_fits_and_each_time_where_lines_collide():
-    layer = conv(line(10), 2, 2, builds_map=False)
-    fits = both(machine(cache_bytes=40), layer).counts  # 10 rows of 2 channels
-    assert (fits["cache_lookups"], fits["cache_misses"], fits["cache_compulsory_misses"]) == (28, 10, 10)
-    assert fits["dram_feature_bytes"] == 10 * 2 * 2
-    one = both(machine(cache_bytes=4), layer).counts  # one line: only a row that comes twice in a row hits
-    assert one["cache_misses"] == 28 - 2  # rows 8 and 9 of the second tile end an offset and begin the next
-
-
-def test_a_block_of_rows_is_fetched_whole_and_the_last_one_as_far_as_it_goes():
-    layer = conv(line(10), 2, 2, builds_map=False)
-    counts = both(machine(cache_bytes=64, cache_block_rows=4), layer).counts
-    assert counts["cache_misses"] == counts["cache_compulsory_misses"] == 3
-    assert counts["dram_feature_bytes"] == 10 * 2 * 2  # 4 + 4 + 2 rows
-
-
-def test_output_tiles_reach_compulsory_traffic_where_the_whole_cloud_has_almost_no_reuse():
-    voxels, _ = voxelise(scenes.lidar(0).points, 0.05)
-    tiled = load_machine("pointacc", output_tile=1024, cache_bytes=2048 * 64 * 2).config
-    whole = load_machine("pointacc", loop_order="weight-stationary", cache_bytes=2048 * 64 * 2).config
-    for stride in (1, 2, 4, 8, 16):
-        coordinates = downsample(voxels, stride)
-        count = len(coordinates)
-        work = Work(kernel_map(coordinates, tensor_stride=stride), count, count, 64, 64, 2, 27 * 4096, False, None)
-        misses = [traffic(config, work, Schedule.of(config, work)) for config in (tiled, whole)]
-        assert misses[0].compulsory == misses[1].compulsory == count
-        assert 1.0 <= misses[0].misses / count <= 1.01
-        assert 3.8 <= misses[1].misses / misses[0].misses <= 8.4
-
-
-def test_sums_that_do_not_fit_go_to_dram_and_back_between_the_offsets():
-    layer = conv(line(10), 2, 2, builds_map=False)
-    assert both(machine(), layer).counts["dram_sum_bytes"] == 0
-    # 28 entries on 10 outputs: all but the first of an output read 2 sums of 4 bytes, all but the last write them.
-    spilled = both(machine(loop_order="weight-stationary"), layer)
-    assert spilled.counts["dram_sum_bytes"] == 2 * (28 - 10) * 2 * 4
-    tiled = both(machine(output_buffer_bytes=8), layer)
-    assert tiled.counts["dram_sum_bytes"] == spilled.counts["dram_sum_bytes"]
-    assert tiled.warnings == [
-        "the sums of a tile take 64 bytes of 8 in the output buffer: sent to DRAM and back at each offset; choose a "
-        "smaller output_tile"
-    ]
-
-
-def test_gather_scatter_moves_every_row_three_times_and_scatters_sums():
-    layer = conv(line(10), 2, 2, builds_map=False)
-    counts = both(machine(flow="gather-scatter"), layer).counts
-    assert counts["cache_lookups"] == 0
-    assert counts["dram_feature_bytes"] == 28 * 2 * 2  # read
-    assert counts["dram_gather_bytes"] == 2 * 28 * 2 * 2  # written, and read back
-    assert counts["dram_sum_bytes"] == 2 * (28 - 10) * 2 * 4
-    on_demand = both(machine(), layer)
-    assert counts["dram_read_bytes"] + counts["dram_write_bytes"] > on_demand.traffic_bytes["dram"]
-
-
-def test_weights_are_loaded_once_where_they_fit_and_for_each_tile_where_not():
-    layer = conv(line(10), 2, 2, builds_map=False)  # 27 offsets of 4 weights of 2 bytes, 3 of them with entries
-    assert both(machine(weight_buffer_bytes=27 * 8), layer).counts["dram_weight_bytes"] == 3 * 8
-    assert both(machine(weight_buffer_bytes=27 * 8 - 1), layer).counts["dram_weight_bytes"] == 2 * 3 * 8
-
-
-def test_gathered_rows_of_a_dense_layer_come_through_the_cache():
-    gather = np.array([0, 1, 0, 1, 5, 5], np.int32)
-    counts = both(machine(), linear(6, 2, 2, gather=gather, bias=False)).counts
-    assert (counts["cache_lookups"], counts["cache_misses"]) == (6, 3)
-    assert counts["dram_feature_bytes"] == 3 * 2 * 2
-    assert counts["dram_map_bytes"] == 6 * 4
-    assert both(machine(), linear(6, 2, 2, bias=False)).counts["dram_map_bytes"] == 0
-
-
-def test_a_gathered_row_number_of_a_damaged_file_allocates_nothing():
-    result = both(machine(), linear(2, 2, 2, gather=np.array([0, 2**31 - 1], np.int32)))
-    assert result.counts["cache_compulsory_misses"] == 2
-
-
-# Fusion.
-
-
-@pytest.mark.parametrize(
-    ("changes", "groups"),
-    [
-        ({}, [range(3)]),
-        ({"fuse_layers": False}, [range(1), range(1, 2), range(2, 3)]),
-        ({"cache_bytes": 2 * 2 * (8 + 4) - 1}, [range(2), range(2, 3)]),  # 8 and 4 words of 2 rows do not fit
-        ({"weight_buffer_bytes": 2 * (5 * 8 + 9 * 4) - 1}, [range(1), range(1, 3)]),
-    ],
-)
-def test_layers_fuse_while_features_between_them_and_their_weights_fit(changes, groups):
-    assert fused(machine(**({"weight_buffer_bytes": 400} | changes)).config, (4, 8, 4, 6)) == groups
-
-
-def test_fused_layers_move_their_first_input_and_their_last_output_alone():
-    chain = (2, 8, 4, 6)
-    layers = [linear(12, *chain[i : i + 2], name=f"fc{i}", bias=False, chain=chain, chain_index=i) for i in range(3)]
-    built = machine(weight_buffer_bytes=400, output_buffer_bytes=400)
-    alone, together = (
-        [
-            both(machine(weight_buffer_bytes=400, output_buffer_bytes=400, fuse_layers=fuse), layer).counts
-            for layer in layers
-        ]
-        for fuse in (False, True)
-    )
-    assert [counts["dram_feature_bytes"] for counts in alone] == [12 * 2 * width for width in chain[:-1]]
-    assert [counts["dram_feature_bytes"] for counts in together] == [12 * 2 * 2, 0, 0]
-    assert [counts["dram_output_bytes"] for counts in together] == [0, 0, 12 * 2 * 6]
-    assert [counts["dram_weight_bytes"] for counts in together] == [2 * 16, 2 * 32, 2 * 24]
-    trace = Trace(name="chain", layers=tuple(layers))
-    assert simulate(built, trace).total.traffic_bytes["dram"] == 2 * (12 * 2 + 12 * 6 + 16 + 32 + 24)
 
 
 # Mapping.

@@ -5,13 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gossamer.models import pointacc_banks, pointacc_hash, pointacc_mapping
-from gossamer.models.pointacc_hash import HashEngine, hashes
-from gossamer.models.pointacc_mapper import Mapper
+from gossamer.models.parts.pointacc import banks as pointacc_banks
+from gossamer.models.parts.pointacc import hashing as pointacc_hash
+from gossamer.models.parts.pointacc import mapping as pointacc_mapping
+from gossamer.models.parts.pointacc.hashing import HashEngine, hashes
+from gossamer.models.parts.pointacc.mapper import Mapper
 from gossamer.simulator.timeline import Timeline
 from gossamer.workloads.points import downsample, kernel_map, maps_between, pack, voxelise
 from gossamer.workloads.points.kernel_map import offsets
 from gossamer.workloads.points.keys import shift
+
+from .clouds import clouds
 
 
 def cloud(count, side, seed=0):
@@ -40,9 +44,7 @@ ENGINES = st.builds(
     pipeline_depth=st.integers(0, 9),
     exploit_symmetry=st.booleans(),
 )
-CLOUDS = st.lists(st.tuples(*[st.integers(-4, 4)] * 3), max_size=30, unique=True).map(
-    lambda cells: np.array(cells, np.int32).reshape(-1, 3)
-)
+CLOUDS = clouds(-4, 4)
 
 
 @given(engine=ENGINES, coords=CLOUDS, kernel_size=st.integers(1, 3))

@@ -1,74 +1,20 @@
+"""PointAcc's mapping unit: kernel maps, sampling and neighbours, by data, cycles and counts of both engines."""
+
 import itertools
-import math
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
-from gossamer.models import pointacc_mapping, pointacc_network, pointacc_units
-from gossamer.models.pointacc_mapper import COUNTS
-from gossamer.models.pointacc_mapping import Mapper
+from gossamer.models.parts.pointacc import mapping as pointacc_mapping
+from gossamer.models.parts.pointacc import units as pointacc_units
+from gossamer.models.parts.pointacc.mapping import Mapper
 from gossamer.simulator.timeline import Change, Interval, Timeline
 from gossamer.workloads.errors import InputError
 from gossamer.workloads.points import downsample, offsets, pack, voxelise
 
-RULES = ("head-select", "two-window", "flims")
-mappers = st.builds(
-    Mapper,
-    merger_width=st.sampled_from([2, 4, 8, 16]),
-    rule=st.sampled_from(RULES),
-    fps_lanes=st.integers(1, 9),
-    loop_latency=st.integers(0, 25),
-    exploit_symmetry=st.booleans(),
-    boundary_register=st.booleans(),
-)
-ascending = st.sets(st.integers(-40, 40), max_size=50).map(lambda keys: np.array(sorted(keys), np.int64))
-cells = st.integers(-3, 2)
-clouds = st.lists(st.tuples(cells, cells, cells), max_size=30, unique=True).map(
-    lambda rows: np.array(rows, np.int32).reshape(-1, 3)
-)
-
-
-def points(least=0, most=40, dimensions=3):
-    values = st.integers(-8, 8).map(lambda number: number / 4)  # so coarse that many distances are equal
-    shapes = st.tuples(st.integers(least, most), st.just(dimensions))
-    return shapes.flatmap(lambda shape: hnp.arrays(np.float32, shape, elements=values))
-
-
-def both(name, mapper, *arguments):
-    """Return the outcome of both engines, having checked that data, cycles and every count are the same."""
-    fast, event = (getattr(engine, name)(mapper, *arguments) for engine in (pointacc_mapping, pointacc_units))
-    assert event.cycles == fast.cycles
-    assert event.counts == fast.counts
-    assert tuple(fast.counts) == COUNTS
-    assert_same(event.data, fast.data)
-    return fast
-
-
-def assert_same(one, other):
-    if isinstance(one, tuple | list):
-        for mine, its in zip(one, other, strict=True):
-            assert_same(mine, its)
-    else:
-        assert one.dtype == other.dtype
-        np.testing.assert_array_equal(one, other)
-
-
-def blocks(count, size):
-    return -(-count // size)
-
-
-def full_sort_cycles(n, width):
-    """Return the reference's closed form for head selection, with leaves of the merger's width."""
-    runs = blocks(n, width)
-    cycles = runs
-    for q in range(max(0, math.ceil(math.log2(max(runs, 1))))):
-        left = -(-runs // 2**q)
-        moved = n if left % 2 == 0 else (left - 1) * width * 2**q
-        cycles += blocks(moved, width // 2) + 1
-    return cycles
+from .mapping_engines import RULES, assert_same, blocks, both, coordinates, full_sort_cycles, mappers, points
 
 
 def matched(coords_in, coords_out, kernel_size, tensor_stride=1):
@@ -82,64 +28,8 @@ def matched(coords_in, coords_out, kernel_size, tensor_stride=1):
     return maps
 
 
-@settings(max_examples=80)
-@given(mapper=mappers, a=ascending, b=ascending)
-def test_a_merge_has_the_data_of_numpy_and_the_cycles_of_its_rule(mapper, a, b):
-    outcome = both("merge", mapper, a, b)
-    everything = np.concatenate([a, b])
-    order = np.argsort(everything, kind="stable")
-    np.testing.assert_array_equal(outcome.data[0], everything[order])
-    np.testing.assert_array_equal(outcome.data[1], order)
-    N, P, S, total = mapper.merger_width, mapper.block, mapper.stages, len(a) + len(b)
-    steps = outcome.counts["merger_steps"]
-    if mapper.rule == "head-select":
-        assert outcome.cycles == blocks(len(a), P) + blocks(len(b), P) + (total > 0) + S
-    elif mapper.rule == "flims":
-        assert outcome.cycles == blocks(total, N) + S + 1
-    else:
-        assert outcome.cycles == steps + S
-        assert blocks(total, N) <= steps <= blocks(len(a), P) + blocks(len(b), P)
-    per_step = N // 2 * S + (N if mapper.rule == "flims" else 0)
-    assert outcome.counts["merger_comparisons"] == steps * per_step
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "steps"),
-    [
-        (range(16), range(16, 32), 4 + 4),  # one array before the other: a window a step
-        (range(0, 32, 2), range(1, 32, 2), 5),  # shuffled: two windows but for one key a step
-        (range(16), range(16), 4),  # the same keys: two windows a step
-    ],
-)
-def test_steps_of_two_window_depend_on_the_keys(a, b, steps):
-    outcome = both("merge", Mapper(8, "two-window"), np.array(a), np.array(b))
-    assert outcome.counts["merger_steps"] == steps
-
-
-@settings(max_examples=60)
-@given(mapper=mappers, keys=hnp.arrays(np.int64, st.integers(0, 90), elements=st.integers(-20, 20)))
-def test_a_sort_is_stable_and_takes_the_cycles_of_its_passes(mapper, keys):
-    outcome = both("sort", mapper, keys)
-    np.testing.assert_array_equal(outcome.data[1], np.argsort(keys, kind="stable"))
-    np.testing.assert_array_equal(outcome.data[0], np.sort(keys))
-    if mapper.rule == "head-select":
-        assert outcome.cycles == full_sort_cycles(len(keys), mapper.merger_width)
-    N, S = mapper.merger_width, mapper.stages
-    assert outcome.counts["sorter_comparisons"] == blocks(len(keys), N) * N * S * (S + 1) // 4
-
-
-@pytest.mark.parametrize(
-    ("n", "cycles"), [(0, 0), (1, 1), (64, 1), (1024, 148), (4096, 838), (16384, 4360), (91767, 32061)]
-)
-def test_a_full_sort_takes_the_cycles_of_the_reference(n, cycles):
-    keys = np.random.default_rng(n).integers(-(2**60), 2**60, n)
-    assert pointacc_mapping.sort(Mapper(), keys).cycles == cycles == full_sort_cycles(n, 64)
-    if n <= 4096:
-        both("sort", Mapper(), keys)
-
-
 @settings(max_examples=40)
-@given(mapper=mappers, cloud=clouds, other=clouds, size=st.integers(1, 3), stride=st.integers(1, 2))
+@given(mapper=mappers, cloud=coordinates, other=coordinates, size=st.integers(1, 3), stride=st.integers(1, 2))
 def test_kernel_maps_equal_the_intersections_of_shifted_keys(mapper, cloud, other, size, stride):
     mapper = Mapper(mapper.merger_width, mapper.rule)
     cloud, other = (points[np.argsort(pack(points))] for points in (cloud, other))
@@ -159,7 +49,7 @@ def test_kernel_maps_equal_the_intersections_of_shifted_keys(mapper, cloud, othe
 
 
 @settings(max_examples=40)
-@given(mapper=mappers, cloud=clouds, size=st.integers(1, 3))
+@given(mapper=mappers, cloud=coordinates, size=st.integers(1, 3))
 def test_engines_agree_on_maps_of_unsorted_clouds_whatever_the_options(mapper, cloud, size):
     both("kernel_map", mapper, cloud, cloud, size)
     both("kernel_map", mapper, cloud, downsample(cloud, 2), 2)
@@ -167,7 +57,7 @@ def test_engines_agree_on_maps_of_unsorted_clouds_whatever_the_options(mapper, c
 
 
 @settings(max_examples=30)
-@given(cloud=clouds, rule=st.sampled_from(RULES))
+@given(cloud=coordinates, rule=st.sampled_from(RULES))
 def test_half_of_the_merges_find_all_maps_of_a_cloud_onto_itself(cloud, rule):
     cloud = cloud[np.argsort(pack(cloud))]
     whole, half = (both("kernel_map", Mapper(8, rule, exploit_symmetry=half), cloud, cloud) for half in (False, True))
@@ -214,28 +104,6 @@ def test_a_map_astride_two_blocks_by_hand():
     kept, lost = (both("kernel_map", Mapper(4, boundary_register=kept), cloud, cloud) for kept in (True, False))
     assert [len(into) for into, _ in kept.data][12:15] == [1, 3, 1]
     assert [len(into) for into, _ in lost.data][12:15] == [0, 3, 0]
-
-
-@settings(max_examples=40)
-@given(mapper=mappers, cloud=points())
-def test_quantise_keeps_each_voxel_once(mapper, cloud):
-    coords, inverse = both("quantise", mapper, cloud, 0.6).data
-    keys, places = np.unique(pack(np.floor(cloud.astype(np.float64) / 0.6).astype(np.int32)), return_inverse=True)
-    np.testing.assert_array_equal(pack(coords), keys)
-    np.testing.assert_array_equal(inverse, places)
-    outcome = both("downsample", mapper, coords, 2)
-    np.testing.assert_array_equal(pack(outcome.data), np.unique(pack(coords // 2 * 2)))
-    assert outcome.counts["matches"] == len(coords) - len(outcome.data)
-    if mapper.rule == "head-select":
-        assert outcome.cycles == full_sort_cycles(len(coords), mapper.merger_width) + mapper.stages
-
-
-@settings(max_examples=40)
-@given(mapper=mappers, keys=hnp.arrays(np.int64, st.integers(0, 50), elements=st.integers(-9, 9)).map(np.sort))
-def test_unique_is_a_merge_with_nothing(mapper, keys):
-    outcome = both("unique", mapper, keys)
-    assert_same(outcome.data, np.unique(keys, return_inverse=True))
-    assert outcome.cycles == pointacc_mapping.merge(mapper, np.arange(len(keys)), np.arange(0)).cycles
 
 
 def farthest(cloud, m, start):
@@ -317,24 +185,6 @@ def test_a_ball_has_its_nearest_or_its_first_points(mapper, cloud, queries, k, r
         assert outcome.counts["map_writes"] == outcome.data[1].sum()
 
 
-@pytest.mark.parametrize("width", [2, 4, 8])
-def test_the_networks_sort_all_zeros_and_ones_and_so_everything(width):
-    stages = int(math.log2(width))
-    for bits in itertools.product([0, 1], repeat=width):
-        block = pointacc_network.block_of(np.array(bits), np.zeros(width, np.int64))
-        ordered, comparisons = pointacc_network.sort(block)
-        assert ordered[1].tolist() == sorted(bits)
-        assert comparisons == width * stages * (stages + 1) // 4 == Mapper(width).sorter_comparators
-    for ones in itertools.product(range(width // 2 + 1), repeat=2):
-        halves = [np.arange(width // 2) >= width // 2 - count for count in ones]
-        one, other = (
-            pointacc_network.block_of(half.astype(np.int64), np.zeros(width // 2, np.int64)) for half in halves
-        )
-        merged, comparisons = pointacc_network.merge(one, other)
-        assert merged[1].tolist() == sorted([*one[1], *other[1]])
-        assert comparisons == width // 2 * stages == Mapper(width).merger_comparators
-
-
 def test_both_engines_agree_on_a_surface_at_full_width():
     cloud = surface()
     for rule in RULES:
@@ -355,17 +205,6 @@ def test_the_timeline_of_a_map_by_hand():
     ]
     assert timeline.changes == [Change("matches", 4, 1), Change("matches", 5, 2)]
     assert timeline.offset == 5
-
-
-def test_the_timeline_of_a_sort_shows_leaves_and_passes():
-    timeline = Timeline()
-    pointacc_units.sort(Mapper(4), np.arange(12)[::-1], timeline)
-    assert [interval for interval in timeline.intervals if interval.track == "MergeSort"] == [
-        Interval("MergeSort", "pass 0", 3, 3 + 4 + 1),
-        Interval("MergeSort", "pass 1", 8, 8 + 6 + 1),
-    ]
-    assert Interval("Sort", "sort", 0, 3) in timeline.intervals
-    assert timeline.offset == 15 == full_sort_cycles(12, 4)
 
 
 @pytest.mark.parametrize(

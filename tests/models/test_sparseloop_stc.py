@@ -1,3 +1,5 @@
+"""Sparseloop's design study: published cycles and energies, and both engines on random layers."""
+
 import math
 import tomllib
 from fractions import Fraction
@@ -20,17 +22,15 @@ from gossamer.workloads.patterns import Pattern
 from gossamer.workloads.synth import gemm_layer
 from gossamer.workloads.trace import Layer, Trace
 
+from .agreement import agree
+
 STUDY, RLE = load_machine("sparseloop-stc"), load_machine("sparseloop-stc-rle")
 CONFIGS = resources.files("gossamer.models") / "configs"
 
 
 def both(machine, layer, timeline=None):
     """Return the result of the fast engine, which must be that of the event engine."""
-    fast = sparseloop_stc.fast(machine, layer, Memo())
-    event = sparseloop_stc.events(machine, layer, timeline)
-    assert msgspec.to_builtins(fast) == msgspec.to_builtins(event)
-    np.testing.assert_allclose(fast.output, event.output, rtol=1e-4, atol=1e-4)
-    return fast
+    return agree(sparseloop_stc, machine, layer, timeline, tolerance=1e-4)
 
 
 def gemm(rows, reduction, columns, pattern="2:4", seed=0):

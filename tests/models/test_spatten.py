@@ -1,15 +1,17 @@
+"""SpAtten's pipeline: top-k by values, queues between units, and both engines on random attentions."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gossamer.models import load_machine
+from gossamer.models.parts.spatten.top_k import pivot_of, select_rows, travel
 from gossamer.models.spatten import CAUSES, UNITS
-from gossamer.models.spatten_top_k import pivot_of, select_rows, travel
 from gossamer.simulator import simulate
 from gossamer.simulator.check import check
 from gossamer.simulator.timeline import Timeline
-from gossamer.workloads.dynamic.top_k import kept_count, top_k
+from gossamer.workloads.dynamic.top_k import k_of, top_k
 from gossamer.workloads.errors import InputError
 from gossamer.workloads.trace import Layer, Trace
 
@@ -263,5 +265,5 @@ def test_a_config_out_of_range_is_refused(field, value, rule):
 
 
 def test_a_share_keeps_whole_numbers_and_at_least_one():
-    assert [kept_count(share, 10) for share in (0.01, 0.29, 0.3, 1.0)] == [1, 2, 3, 10]
-    assert kept_count(0.29, 100) == 29
+    assert [k_of(share, 10) for share in (0.01, 0.29, 0.3, 1.0)] == [1, 2, 3, 10]
+    assert k_of(0.29, 100) == 29

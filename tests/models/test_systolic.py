@@ -1,3 +1,5 @@
+"""The weight-stationary array: formulas against clocked registers, traffic and capacities."""
+
 import json
 import tomllib
 from pathlib import Path
@@ -14,6 +16,8 @@ from gossamer.simulator.memo import Memo
 from gossamer.simulator.timeline import Change, Interval, Timeline
 from gossamer.workloads.errors import InputError
 from gossamer.workloads.trace import Layer
+
+from .agreement import agree
 
 CONFIGS = Path(__file__).resolve().parents[2] / "models" / "configs"
 
@@ -48,10 +52,7 @@ def conv(samples=2, channels=4, size=5, outputs=6, kernel=3, seed=0, **attribute
 
 def both(built, layer, timeline=None):
     """Return the result of `fast`, having checked that the units agree with it in everything."""
-    fast, event = systolic.fast(built, layer, Memo()), systolic.events(built, layer, timeline)
-    assert msgspec.to_builtins(event) == msgspec.to_builtins(fast)
-    np.testing.assert_allclose(event.output, fast.output, rtol=1e-4, atol=1e-4)
-    return fast
+    return agree(systolic, built, layer, timeline, tolerance=1e-4)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)

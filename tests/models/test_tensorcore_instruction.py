@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gossamer.models import load_machine
-from gossamer.models.tensorcore import instruction_throughput
-from gossamer.models.tensorcore_instruction import (
+from gossamer.models.parts.tensorcore.instruction import (
     SHAPES,
     SPARSE_SHAPES,
     Instruction,
@@ -18,6 +17,7 @@ from gossamer.models.tensorcore_instruction import (
     steady_round,
     time_instruction,
 )
+from gossamer.models.tensorcore import instruction_throughput
 from gossamer.simulator.timeline import Timeline
 from gossamer.workloads import InputError
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gossamer.models.tensorcore_mux import select_and_multiply
-from gossamer.models.tensorcore_values import round_to
+from gossamer.models.parts.tensorcore.mux import select_and_multiply
+from gossamer.models.parts.tensorcore.values import round_to
 from gossamer.workloads import InputError
 from gossamer.workloads.formats import nm
 

@@ -3,57 +3,34 @@
 import dataclasses
 import itertools
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gossamer.models import load_machine, tensorcore, vary
+from gossamer.models import load_machine, vary
 from gossamer.models.tensorcore import gemm_cost
 from gossamer.simulator.check import check
-from gossamer.simulator.memo import Memo
 from gossamer.simulator.simulate import simulate
-from gossamer.workloads import Layer, Trace, load_trace
+from gossamer.workloads import Trace, load_trace
 from gossamer.workloads.errors import InputError
 from gossamer.workloads.gemm import Gemm
 from gossamer.workloads.patterns import Pattern
 from gossamer.workloads.synth import gemm_layer
 
+from . import tensorcore_layers
+from .tensorcore_layers import both
+
 SMALL = "16x8/16x8 32x16/16x8 48x8/16x8"
 
 
 def tiny(**changes):
-    """A chip of three SMs and small tiles, so that a few numbers make many tiles and steps."""
-    small = {
-        "sm_count": 3, "cta_rows": 32, "cta_columns": 16, "cta_depth": 16, "warp_rows": 16, "warp_columns": 8,
-        "cta_tiles": SMALL, "fill_cycles": 30, "launch_s": 1e-8,
-    }  # fmt: skip
-    return load_machine("a100-sparse", **(small | changes))
+    """A chip of three SMs and small tiles, of which it has several."""
+    return tensorcore_layers.tiny(**({"sm_count": 3, "cta_tiles": SMALL} | changes))
 
 
 def layer(rows=40, depth=200, columns=20, density=1.0, seed=0):
-    rng = np.random.default_rng(seed)
-    weight = (rng.random((rows, depth)) < density) * rng.standard_normal((rows, depth))
-    return Layer(
-        name="fc",
-        op="linear",
-        weight=weight.astype(np.float32),
-        bias=rng.standard_normal(rows).astype(np.float32),
-        inputs=rng.standard_normal((columns, depth)).astype(np.float32),
-    )
-
-
-def both(machine, given):
-    """Return the result of `fast`, having checked that the units agree with it in everything."""
-    fast, event = tensorcore.fast(machine, given, Memo()), tensorcore.events(machine, given)
-    assert msgspec.to_builtins(event) == msgspec.to_builtins(fast)
-    np.testing.assert_array_equal(event.output, fast.output)
-    assert sum(fast.cycles_by_cause["sm"].values()) == machine.config.sm_count * fast.cycles
-    for unit, causes in fast.cycles_per_unit.items():
-        units = np.array(list(causes.values()))
-        assert (units.sum(axis=0) == fast.cycles).all() and (units >= 0).all(), unit
-    return fast
+    return tensorcore_layers.linear(rows, depth, columns, density=density, seed=seed)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

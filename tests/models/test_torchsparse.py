@@ -1,4 +1,4 @@
-"""TorchSparse on a GPU: grouping, kernels, what they move, and both engines alike."""
+"""TorchSparse on a GPU: kernels, what they move, and both engines alike."""
 
 import msgspec
 import numpy as np
@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gossamer.models import load_machine, torchsparse, torchsparse_groups, vary
-from gossamer.models.torchsparse_config import Config
-from gossamer.models.torchsparse_groups import EPSILONS, THRESHOLDS, Group
-from gossamer.models.torchsparse_plan import Convolution, active_offsets, convolution_of
+from gossamer.models import load_machine, torchsparse, vary
+from gossamer.models.parts.torchsparse.config import Config
+from gossamer.models.parts.torchsparse.groups import EPSILONS, THRESHOLDS
+from gossamer.models.parts.torchsparse.plan import Convolution, active_offsets, convolution_of
 from gossamer.simulator.memo import Memo
 from gossamer.simulator.simulate import simulate
 from gossamer.simulator.timeline import Timeline
@@ -18,9 +18,10 @@ from gossamer.workloads.points import downsample, voxelise
 from gossamer.workloads.points.sparse_conv import exact_convolution
 from gossamer.workloads.trace import Layer, Trace
 
+from .clouds import clouds
+
 GPU = load_machine("torchsparse-2080ti")
 SMALL = vary(GPU, sm_count=3, tile_rows=8, least_tile_columns=8, tile_columns=16, tile_depth=4, threshold=12)
-LECTURE = [5, 7, 6, 10, 6, 7, 5]  # map sizes of 7 offsets
 
 
 def cloud(count, side=5, seed=0):
@@ -59,70 +60,8 @@ def plain(result):
     return msgspec.to_builtins(result)
 
 
-# Grouping.
-
-
-def test_the_groups_of_the_lecture_are_the_centre_the_middle_pairs_and_the_outer_pair():
-    found = torchsparse_groups.adaptive(LECTURE, 0.2, 100, has_centre=True)
-    assert found == [Group((0, 6), (5, 5), True), Group((1, 5, 2, 4), (7, 7, 6, 6), True)]
-    assert [group.rows for group in found] == [10, 28]
-    assert [group.padding for group in found] == [0, 2]
-    assert LECTURE[3] + sum(group.rows for group in found) == 48
-
-
-def test_the_lecture_counts_46_rows_separate_and_70_fully_batched():
-    assert sum(group.rows for group in torchsparse_groups.separate(LECTURE)) == 46
-    assert sum(group.rows for group in torchsparse_groups.batched(LECTURE)) == 70
-
-
-def test_epsilon_closes_a_group_only_above_it():
-    sizes = [10, 8, 8, 10]
-    assert len(torchsparse_groups.adaptive(sizes, 1 - 8 / 10, 99)) == 1
-    assert len(torchsparse_groups.adaptive(sizes, 1 - 8 / 10 - 1e-9, 99)) == 2
-
-
-def test_a_group_as_large_as_the_threshold_runs_one_by_one():
-    assert [group.batched for group in torchsparse_groups.adaptive([10, 10], 0.0, 11)] == [True]
-    assert [group.batched for group in torchsparse_groups.adaptive([10, 10], 0.0, 10)] == [False]
-
-
-def test_empty_maps_group_with_empty_maps_alone():
-    found = torchsparse_groups.adaptive([0, 3, 0, 0, 3, 0], 0.5, 99)
-    assert [group.sizes for group in found] == [(0, 0), (3, 3), (0, 0)]
-
-
-def test_an_odd_kernel_without_identity_takes_its_middle_last():
-    assert torchsparse_groups.mirror_order(5, has_centre=False) == [0, 4, 1, 3, 2]
-    assert torchsparse_groups.mirror_order(5, has_centre=True) == [0, 4, 1, 3]
-    assert torchsparse_groups.mirror_order(4, has_centre=False) == [0, 3, 1, 2]
-    assert torchsparse_groups.mirror_order(1, has_centre=True) == []
-
-
-@given(
-    sizes=st.lists(st.integers(0, 50), min_size=1, max_size=27),
-    epsilon=st.floats(0, 1),
-    threshold=st.integers(0, 60),
-    fixed=st.integers(1, 9),
-    centre=st.booleans(),
-)
-def test_every_grouping_has_each_offset_once_and_pads_within_epsilon(sizes, epsilon, threshold, fixed, centre):
-    wanted = sorted(torchsparse_groups.mirror_order(len(sizes), centre))
-    adaptive = torchsparse_groups.adaptive(sizes, epsilon, threshold, has_centre=centre)
-    for found in (
-        adaptive,
-        torchsparse_groups.separate(sizes, has_centre=centre),
-        torchsparse_groups.batched(sizes, has_centre=centre),
-        torchsparse_groups.fixed(sizes, fixed, has_centre=centre),
-    ):
-        assert sorted(offset for group in found for offset in group.offsets) == wanted
-        assert all(group.sizes == tuple(sizes[offset] for offset in group.offsets) for group in found)
-        assert all(group.padding == 0 for group in found if not group.batched)
-    for group in adaptive:
-        assert min(group.sizes) >= (1 - epsilon) * max(group.sizes) - 1e-9
-        assert not group.batched or max(group.sizes) < threshold
-
-
 # Engines.
+
 
 MACHINES = st.fixed_dictionaries(
     {
@@ -144,9 +83,7 @@ MACHINES = st.fixed_dictionaries(
         "thread_bytes": st.sampled_from([2, 4, 16]),
     }
 )
-CLOUDS = st.lists(st.tuples(*[st.integers(-3, 3)] * 3), min_size=1, max_size=25, unique=True).map(
-    lambda cells: np.array(sorted(cells), np.int32)
-)
+CLOUDS = clouds(-3, 3, least=1, most=25).map(lambda coords: np.unique(coords, axis=0))  # in the order of the keys
 
 
 @settings(max_examples=60)
@@ -422,3 +359,15 @@ def test_every_value_of_the_preset_says_where_it_comes_from():
     needed = {field.name for field in msgspec.structs.fields(Config)} - {"energy"}
     assert set(preset["sources"]) == needed
     assert "provenance: memory" in preset["description"]
+
+
+def test_a_table_for_other_words_gives_no_energy(tmp_path):
+    path = tmp_path / "wide.toml"
+    path.write_text(
+        'name = "wide"\nmode = "event"\nword_bits = 32\n'
+        'per_event = [{part = "L2", count = "l2_bytes", pj = 1.0, source = "assumed"}]\n'
+    )
+    half, whole = (on(vary(SMALL, energy=str(path), dtype=dtype), dense()) for dtype in ("fp16", "fp32"))
+    assert half.energy_j is None
+    assert half.warnings == ["energy table wide is for words of 32 bits, not 16: no energy given"]
+    assert whole.energy_j.total > 0 and not whole.warnings

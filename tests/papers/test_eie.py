@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gossamer.reports.validate import failed, validate_eie
+from gossamer.reports.published import failed
+from gossamer.reports.validate import validate_eie
 from gossamer.workloads.errors import InputError
 
 DUMP = Path(__file__).resolve().parents[3] / "shared" / "data" / "eie-alex8"
@@ -60,7 +61,7 @@ def test_without_the_dump_its_checks_are_skipped_with_a_word_and_nothing_fails(m
     monkeypatch.setattr(validate, "read_paper", lambda _: paper)
     skipped = validate.validate_eie()
     assert len(skipped) == 15 and {check.verdict for check in skipped} == {"skipped"}
-    assert skipped[0].note.startswith("needs the data folder of the authors' simulator")
+    assert skipped[0].note.startswith("needs the data of the authors' simulator")
     assert not failed(skipped)
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from gossamer.reports.validate import failed, read_paper, validate_ese
+from gossamer.reports.published import failed, read_paper
+from gossamer.reports.validate import validate_ese
 from gossamer.workloads.errors import InputError
 
 PAPER = read_paper("ese")

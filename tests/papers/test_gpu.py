@@ -3,7 +3,8 @@
 import pytest
 
 from gossamer.reports.gpu_figures import _crossing
-from gossamer.reports.validate import failed, read_paper, validations
+from gossamer.reports.published import failed, read_paper
+from gossamer.reports.validate import validations
 from gossamer.workloads.errors import InputError
 
 PAPER = read_paper("gpu-kernels")

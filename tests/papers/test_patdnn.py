@@ -3,7 +3,8 @@
 import pytest
 
 from gossamer.reports.patdnn_figures import CPU, FAST_CORES, GPU, STAGES
-from gossamer.reports.validate import failed, read_paper, validate_patdnn, validations
+from gossamer.reports.published import failed, read_paper
+from gossamer.reports.validate import validate_patdnn, validations
 from gossamer.workloads.errors import InputError
 
 

@@ -6,7 +6,8 @@ from importlib import resources
 import pytest
 
 from gossamer.__main__ import main
-from gossamer.reports.validate import drawings, failed, validate_pointacc, validations
+from gossamer.reports.published import failed
+from gossamer.reports.validate import drawings, validate_pointacc, validations
 from gossamer.workloads.errors import InputError
 
 PAPER = tomllib.loads((resources.files("gossamer.reports") / "papers" / "pointacc.toml").read_text("utf-8"))

@@ -3,7 +3,8 @@
 import pytest
 
 from gossamer.__main__ import main
-from gossamer.reports.validate import failed, validations
+from gossamer.reports.published import failed
+from gossamer.reports.validate import validations
 from gossamer.workloads.errors import InputError
 
 

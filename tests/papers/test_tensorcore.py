@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from gossamer.__main__ import main
+from gossamer.reports.published import failed
 from gossamer.reports.tensorcore_figures import BORROWERS, FITTED
-from gossamer.reports.validate import failed, validate_tensor_core, validations
+from gossamer.reports.validate import validate_tensor_core, validations
 from gossamer.workloads.errors import InputError
 
 PAPER = tomllib.loads((resources.files("gossamer.reports") / "papers" / "tensor-core.toml").read_text("utf-8"))

@@ -147,7 +147,7 @@ def test_the_command_prints_tables_and_names_what_it_wrote(run, tmp_path, capsys
     [
         (["nope.safetensors"], "nope.safetensors: "),
         (["CHECKPOINT", "--samples", "0"], "samples must be at least 1, not 0"),
-        (["CHECKPOINT", "--pe-count", "0"], "pe_count must be at least 1, not 0"),
+        (["CHECKPOINT", "--pe-count", "0"], "pe_count must be a whole number from 1 to 65536, not 0"),
         (["CHECKPOINT", "--suffix", ".gif"], "--suffix must be one of .png, .svg, .pdf, not '.gif'"),
     ],
 )

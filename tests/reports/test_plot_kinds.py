@@ -300,7 +300,8 @@ def test_where_chooses_cases_of_a_store(store, tmp_path, capsys):
         (["--kind", "sweep", "--out", "x.png", "--over", "clock"],
          "x.png: --over must be a setting in which results differ, not 'clock': pe_count, queue_depth"),
         (["--kind", "sweep", "--out", "x.png", "--where", "pe_count>1000"],
-         "{store}: a store must hold a finished case to be shown, and holds none at all; choose others"),
+         "{store}: a store must hold a finished case to be shown, and holds none that keeps --where pe_count>1000; "
+         "choose others"),
         (["--kind", "sweep", "--out", "x.png", "--where", "pe_count=7"],
          "{store}: a store must hold a finished case to be shown, and holds 1 that failed; choose others"),
     ],

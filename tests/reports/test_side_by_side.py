@@ -6,7 +6,7 @@ import pytest
 from gossamer.__main__ import main
 from gossamer.models import load_machine
 from gossamer.models.loader import list_machines
-from gossamer.reports.rows import compare_rows
+from gossamer.reports.comparison import compare_rows
 from gossamer.reports.side_by_side import compare_all, gains, page, refusal_notes, short_names
 from gossamer.workloads import load_trace
 from gossamer.workloads.errors import InputError

@@ -60,7 +60,7 @@ def test_conditions_choose_cases(store, where, found):
     [
         ("pe_count", "--where must be COLUMN=VALUE, or have !=, <, <=, > or >=, not 'pe_count'; as in pe_count>=16"),
         ("trace<3", "--where trace<3: < compares numbers, not 'layer'; use ="),
-        ("pe_count<many", "--where pe_count<many: < compares numbers, not 4; use ="),
+        ("pe_count<many", "--where pe_count<many: < compares numbers, not 'many'; use ="),
     ],
 )
 def test_a_condition_that_makes_no_sense_is_refused(store, where, message):
@@ -73,7 +73,8 @@ def test_an_unknown_column_is_refused_and_the_known_ones_are_named(store):
     with pytest.raises(InputError) as caught:
         chosen(store, "pecount=1")
     assert str(caught.value).startswith(
-        "--where pecount: the store must have that column, and has not; it has trace, machine, pe_count, queue_depth, "
+        "--where pecount: the store must have that column, and has not (did you mean pe_count?); it has trace, "
+        "machine, pe_count, queue_depth, "
     )
 
 
@@ -100,6 +101,16 @@ def test_the_exports_of_a_store_agree(store, tmp_path, capsys):
     mixed = parquet_bytes([{"a": 1}, {"a": "auto"}, {}])
     assert read_table(BufferReader(mixed)).to_pylist() == [{"a": "1"}, {"a": "auto"}, {"a": None}]
     assert "failed" in capsys.readouterr().out
+
+
+def test_where_nothing_fits_it_is_said(store, tmp_path, capsys):
+    assert main(["results", str(store), "--where", "pe_count=99"]) == 0
+    assert capsys.readouterr().out == "No case fits.\n"
+    assert main(["report", str(store), "--where", "pe_count=99", "--out", str(tmp_path / "r.html")]) == 2
+    assert capsys.readouterr().err == (
+        f"gossamer: error: {store}: a store must hold a finished case to be shown, and holds none that keeps "
+        "--where pe_count=99; choose others\n"
+    )
 
 
 def test_a_store_that_is_not_there_is_not_made(tmp_path, capsys):

@@ -5,6 +5,7 @@ from rich.console import Console
 
 from gossamer.models import load_machine, vary
 from gossamer.reports.cells import figures, times
+from gossamer.reports.published import Check
 from gossamer.reports.tables import (
     checks_table,
     compare_table,
@@ -13,7 +14,6 @@ from gossamer.reports.tables import (
     summary,
     sweep_table,
 )  # fmt: skip
-from gossamer.reports.validate import Check
 from gossamer.simulator import simulate
 from gossamer.simulator.check import LayerCheck, check
 from gossamer.simulator.sweep import Case, Outcome, sweep

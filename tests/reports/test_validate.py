@@ -1,6 +1,7 @@
 import pytest
 
-from gossamer.reports.validate import failed, judge, validations
+from gossamer.reports.published import failed, judge
+from gossamer.reports.validate import validations
 from gossamer.workloads.errors import InputError
 
 ENTRY = {"name": "n", "source": "s", "unit": "us", "published": 10.0, "tolerance": 0.05}

@@ -60,7 +60,7 @@ def test_an_error_that_is_not_the_one_stated_is_wrong(monkeypatch):
 
 
 def test_a_figure_in_which_the_engines_differ_is_named(monkeypatch):
-    from gossamer.models import eie_units
+    from gossamer.models.parts.eie import units as eie_units
 
     monkeypatch.setattr(eie_units, "FIRST_BROADCAST", 3)
     found = check(load_machine("eie-64pe", pe_count=4), trace(1))[0]

@@ -18,8 +18,8 @@ from gossamer.__main__ import main
 from gossamer.models import load_machine, vary
 from gossamer.reports.explore import figures_of
 from gossamer.simulator.cluster import check_address
+from gossamer.simulator.design_search import search
 from gossamer.simulator.release import release
-from gossamer.simulator.search import search
 from gossamer.simulator.space import Space
 from gossamer.simulator.store import Store
 from gossamer.simulator.sweep import Case, grid_points, sweep
@@ -112,10 +112,14 @@ class Cluster:
                 time.sleep(0.05)
         return self
 
-    def drops_replicas(self):
+    def drops_replicas(self, within_s=0):
+        """Tell whether Dask's memory manager is at work, or comes to be within so long."""
         from distributed import Client
 
+        waited = time.monotonic() + within_s
         with Client(self.address, set_as_default=False) as client:
+            while not client.amm.running() and time.monotonic() < waited:
+                time.sleep(0.05)
             return client.amm.running()
 
     def arrivals(self):
@@ -172,7 +176,7 @@ def test_a_worker_killed_in_mid_sweep_loses_nothing_and_nothing_is_stored_twice(
         assert cluster.workers[0].poll() == -9
         assert cluster.workers[1].poll() is None
         arrivals = cluster.arrivals()
-        assert cluster.drops_replicas()  # again, as before
+        assert cluster.drops_replicas(within_s=10)  # again, as before
     assert seen == [(n, 400) for n in range(1, 401)]
     assert sorted(saved) == sorted({case.key for case in all_cases})
     assert all(outcome.error is None for outcome in outcomes)
@@ -181,6 +185,35 @@ def test_a_worker_killed_in_mid_sweep_loses_nothing_and_nothing_is_stored_twice(
     assert len(arrivals) == len(set(arrivals))
     assert {name for _, name in arrivals} == {"layer1", "layer2"}
     assert len({process for process, name in arrivals if name == "layer1"}) == 2
+
+
+@needs_dask
+def test_a_client_killed_outright_leaves_the_memory_manager_as_the_last_of_them_found_it(tmp_path):
+    script = (
+        "import sys, time, arrive_gossamer; from gossamer.simulator.cluster import Cluster\n"
+        "cluster = Cluster(sys.argv[1]); cluster.wait(); print('here', flush=True); time.sleep(60)\n"
+    )
+    with running(tmp_path, 1) as cluster:
+        assert cluster.drops_replicas()
+        clients = [
+            subprocess.Popen([sys.executable, "-c", script, cluster.address], env=cluster.environment,
+                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            for _ in range(2)
+        ]  # fmt: skip
+        try:
+            assert [client.stdout.readline() for client in clients] == ["here\n"] * 2
+            assert not cluster.drops_replicas()
+            clients[0].kill()
+            clients[0].wait()
+            assert not cluster.drops_replicas(within_s=1)  # the other still needs what it sent
+            clients[1].kill()
+            clients[1].wait()
+            assert cluster.drops_replicas(within_s=20)
+        finally:
+            for client in clients:
+                client.kill()
+                client.wait()
+                client.stdout.close()
 
 
 @needs_dask

@@ -168,6 +168,7 @@ def test_a_table_without_areas_has_no_area():
         ("pj = -1", "pj must be a finite number of at least 0, not -1.0 (Mac) - at `$.per_event[0]`"),
         ("pj = nan", "pj must be a finite number of at least 0, not nan (Mac) - at `$.per_event[0]`"),
         ("pj = inf", "pj must be a finite number of at least 0, not inf (Mac) - at `$.per_event[0]`"),
+        ("pj = 2e24", "pj must be at most 1e+24, not 2e+24 (Mac) - at `$.per_event[0]`"),
         ("pj = '1'", "Expected `float`, got `str` - at `$.per_event[0].pj`"),
         ("pj = true", "Expected `float`, got `bool` - at `$.per_event[0].pj`"),
         ("pj = 1\nvolts = 1", "Object contains unknown field `volts` - at `$.per_event[0]`"),
@@ -314,6 +315,13 @@ def test_an_energy_in_an_ert_must_be_finite_and_not_negative(tmp_path, value):
         f"{path}: energy of system_top_level.chip.PE[1..64].sram[0..1] read must be a finite number of pJ, "
         f"at least 0, not {shown}; run accelergy again"
     )
+
+
+def test_an_energy_in_an_ert_must_be_one_that_adds_up_to_a_finite_number(tmp_path):
+    path = written(tmp_path, ERT.replace("9.65335", "1e308"))
+    with pytest.raises(InputError) as error:
+        read_energy_table(path, BASE)
+    assert str(error.value) == f"{path}: pj must be at most 1e+24, not 1e+308 (Sram); run accelergy again"
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,10 @@ import pytest
 
 from gossamer.workloads.data import DATA, load_data
 from gossamer.workloads.data.mnist1d import TEMPLATES, generate
-from gossamer.workloads.errors import InputError
+
+from .refusals import message
 
 STEMS = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-
-
-def message(act, *args, **kwargs):
-    with pytest.raises(InputError) as error:
-        act(*args, **kwargs)
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 def test_the_digits_are_the_same_samples_in_three_shapes():
@@ -162,6 +156,17 @@ def test_labels_that_are_not_as_many_as_the_images_are_refused(tmp_path):
     )
 
 
+@pytest.mark.parametrize("sides", [(2, 3), (0, 2)])
+def test_images_to_test_that_are_of_another_size_are_refused(tmp_path, sides):
+    write_mnist(tmp_path)
+    path = tmp_path / STEMS[2]
+    path.write_bytes(idx(np.zeros((4, *sides))))
+    assert message(load_data, "mnist", folder=tmp_path) == (
+        f"{path}: images must be as large as those to train on, (3, 2), with no side 0, not {sides}; "
+        "copy the files again"
+    )
+
+
 def write_cifar(folder, records=3):
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
@@ -232,4 +237,5 @@ def test_data_that_need_a_folder_say_so_and_others_take_none(tmp_path):
     assert message(load_data, "digits", folder="here") == (
         "data digits comes with the package and takes no folder, and was given here"
     )
+    assert message(load_data, "digits", seed=-1) == "seed must be a whole number from 0 to 4294967295, not -1"
     assert message(load_data, "imagenet") == f"unknown data 'imagenet'; known: {', '.join(DATA)}"

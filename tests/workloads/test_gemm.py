@@ -9,6 +9,8 @@ from gossamer.workloads.gemm import Gemm, by_channel, lower_gemm, operands, vect
 from gossamer.workloads.lowering import join, lower
 from gossamer.workloads.patterns import Pattern
 
+from .refusals import message
+
 RNG = np.random.default_rng(5)
 
 
@@ -125,3 +127,13 @@ def test_sizes_of_a_product_are_at_least_one():
         Gemm(1, 1, 0)
     with pytest.raises(InputError, match=r"^pattern of a product must have 0 < n <= m, not 3:2$"):
         Gemm(1, 1, 1, pattern=(3, 2))
+
+
+@pytest.mark.parametrize("act", [lower, lower_gemm])
+def test_a_layer_that_no_product_computes_is_refused(act):
+    points = Layer(name="near", op="point_op", inputs=numbers(4, 3), attributes={"kind": "knn", "k": 2})
+    gates = Layer(name="gates", op="lstm", weight=numbers(4, 3), inputs=numbers(1, 1, 2))
+    for layer in (points, gates):
+        assert message(act, layer) == (
+            f"layer {layer.name}: op must be one of linear, conv2d, matmul to be multiplied, not {layer.op}"
+        )

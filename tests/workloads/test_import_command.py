@@ -43,7 +43,7 @@ def test_a_module_of_a_factory_is_exported_with_its_samples(capsys):
         capsys, "export", "net_of_a_user:build", "--inputs", "x.npy", "--prune", "2:4", "--exclude", "3",
         "--out", "t.safetensors",
     )  # fmt: skip
-    assert (status, out) == (0, "t.safetensors: net_of_a_user, 2 layers, 23.7% sparse\n")
+    assert (status, out) == (0, "t.safetensors: net_of_a_user-2-4, 2 layers, 23.7% sparse\n")
     assert err.splitlines() == [
         "gossamer: warning: not simulated, BatchNorm2d: 1",
         "gossamer: warning: left dense, excluded: 3.weight",
@@ -82,8 +82,12 @@ def test_a_state_dict_and_masked_weights_are_told_apart(capsys):
     assert run(
         capsys, "export", "plain.safetensors", "--act-density", 1, "--prune", "balanced:0.5:2", "--out", "b.safetensors"
     )[0] == 0  # fmt: skip
-    (layer,) = load_trace("b.safetensors").layers
-    assert (layer.pattern.kind, layer.sparsity) == ("balanced", 0.5)
+    trace = load_trace("b.safetensors")
+    assert (trace.name, trace.layers[0].pattern.kind, trace.layers[0].sparsity) == (
+        "plain-balanced-0.5-2",
+        "balanced",
+        0.5,
+    )
     torch.save(nn.Linear(8, 4).state_dict(), "net.pt")
     assert run(capsys, "export", "net.pt", "--act-density", 0.5, "--samples", 3, "--out", "c.safetensors")[0] == 0
     assert load_trace("c.safetensors").layers[0].samples == 3
@@ -91,7 +95,14 @@ def test_a_state_dict_and_masked_weights_are_told_apart(capsys):
 
 def test_a_bundled_trace_is_pruned_with_a_word_on_its_activations(capsys):
     assert run(capsys, "export", "lenet-digits-dense", "--prune", "1:8", "--out", "t.safetensors")[0] == 0
-    assert load_trace("t.safetensors").provenance["pruned"] == {"rule": "1:8", "activations": "those before pruning"}
+    trace = load_trace("t.safetensors")
+    assert trace.provenance["pruned"] == {"rule": "1:8", "activations": "those before pruning"}
+    assert trace.name == "lenet-digits-dense-1-8"  # told from the dense one in a comparison
+    status, *_ = run(capsys, "compare", "lenet-digits-dense", "t.safetensors", "--on", "systolic-8x8", "--csv", "t.csv")
+    assert status == 0 and [line.split(",")[0] for line in Path("t.csv").read_text().splitlines()[1:]] == [
+        "lenet-digits-dense",
+        trace.name,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -119,8 +130,8 @@ def test_a_bundled_trace_is_pruned_with_a_word_on_its_activations(capsys):
         ),
         (
             ("net_of_a_user:build", "--inputs", "x.npy", "--prune", "half"),
-            "net_of_a_user:build: prune must be N:M, SHARE, global:SHARE, balanced:SHARE:PES, channel:SHARE or "
-            "block:SHARE:ROWSxCOLUMNS, not 'half'; as in 2:4",
+            "net_of_a_user:build: prune must be N:M, SHARE, global:SHARE, balanced:SHARE:PES, channel:SHARE, "
+            "block:SHARE:ROWSxCOLUMNS or equal-blocks:SHARE:ROWSxCOLUMNS, not 'half'; as in 2:4",
         ),
         (("none.onnx", "--inputs", "x.npy"), "none.onnx: an ONNX model must be a readable file, and No such file or "
          "directory; check the path"),

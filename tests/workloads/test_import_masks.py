@@ -107,6 +107,7 @@ def test_a_side_that_groups_do_not_tile_promises_nothing():
         ("balanced:0.9:64", OneShot("balanced", 0.9, pe_count=64)),
         ("channel:0.25", OneShot("channel", 0.25)),
         ("block:0.8:8x16", OneShot("block", 0.8, block=(8, 16))),
+        ("equal-blocks:0.8:8x8", OneShot("equal-blocks", 0.8, block=(8, 8))),
     ],
 )
 def test_a_rule_is_read(text, rule):
@@ -114,14 +115,14 @@ def test_a_rule_is_read(text, rule):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "2:4:8", "half", "balanced:0.9", "block:0.5:8", "block:0.5", "global:0.5:3", "x:1"]
+    "text", ["", "2:4:8", "half", "balanced:0.9", "block:0.5:8", "block:0.5", "equal-blocks:0.5", "global:0.5:3", "x:1"]
 )
 def test_a_rule_that_is_none_is_refused(text):
     with pytest.raises(InputError) as error:
         parse_one_shot(text)
     assert str(error.value) == (
-        "prune must be N:M, SHARE, global:SHARE, balanced:SHARE:PES, channel:SHARE or block:SHARE:ROWSxCOLUMNS, "
-        f"not {text!r}; as in 2:4"
+        "prune must be N:M, SHARE, global:SHARE, balanced:SHARE:PES, channel:SHARE, block:SHARE:ROWSxCOLUMNS "
+        f"or equal-blocks:SHARE:ROWSxCOLUMNS, not {text!r}; as in 2:4"
     )
 
 

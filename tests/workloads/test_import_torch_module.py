@@ -241,7 +241,7 @@ def test_a_factory_is_imported_from_where_one_is(factory):
         assert isinstance(load_factory(f"{factory}:{attribute}"), nn.Sequential)
     assert sys.path == before
     trace = import_model(f"{factory}:build", inputs="x.npy", prune="0.5")
-    assert (trace.name, trace.sparsity) == (factory, 0.5)
+    assert (trace.name, trace.sparsity) == (f"{factory}-0.5", 0.5)
     np.testing.assert_array_equal(trace.layers[0].inputs, X)
 
 

@@ -10,10 +10,10 @@ from gossamer.simulator import simulate
 from gossamer.workloads import InputError, load_trace, save_trace
 from gossamer.workloads.lowering import lower
 from gossamer.workloads.lstm import matrices, run_lstm, sigmoid
-from gossamer.workloads.lstm_synth import ese_lstm
 from gossamer.workloads.lstm_unroll import roll_lstm, unroll_lstm
 from gossamer.workloads.patterns import Pattern
 from gossamer.workloads.pruning import balanced
+from gossamer.workloads.synth.ese import ese_lstm
 from gossamer.workloads.trace import Layer, Trace
 
 

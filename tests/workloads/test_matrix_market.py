@@ -57,6 +57,27 @@ def test_what_scipy_writes_is_read_as_scipy_reads_it(
     assert loaded.layers[0].inputs.shape == (2, cols)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint32, np.int8, np.float32])
+def test_what_scipy_writes_of_a_matrix_of_any_type_is_read(tmp_path, dtype):
+    matrix = np.array([[0, 3, 0], [100, 0, 7]], dtype)
+    scipy_io.mmwrite(tmp_path / "m.mtx", sparse.coo_array(matrix))
+    np.testing.assert_array_equal(weight(load_matrix_market(tmp_path / "m.mtx", DRAW)), matrix)
+
+
+def test_the_field_double_is_read_as_real(tmp_path):
+    body = " general\n2 2 2\n1 1 0.1\n2 1 -3e2\n"
+    matrix = weight(read(tmp_path, TITLE + "coordinate double" + body))
+    np.testing.assert_array_equal(matrix, weight(read(tmp_path, TITLE + "coordinate real" + body)))
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["2 2 1\r\n2 1 5\r\n", "% a\n\n2\t2 1\n% b\n\n  +2 1\t5.0 % c\n\n", "2 2 1\n2 1 5", "2 2 2\n1 1 0\n2 1 0.5E1\n"],
+)
+def test_blanks_comments_and_line_ends_are_read_over(tmp_path, body):
+    assert weight(read(tmp_path, f"%%matrixmarket MATRIX Coordinate real general\n{body}")).tolist() == [[0, 0], [5, 0]]
+
+
 def test_a_pattern_gets_values_from_the_seed_at_its_places(tmp_path):
     rng = np.random.default_rng(0)
     kept = rng.random((20, 30)) < 0.2
@@ -98,7 +119,7 @@ WRONG_MTX = [
     ("\x00\xff", "the first line must be '%%MatrixMarket matrix FORMAT FIELD SYMMETRY', not '?Ã¿'"),
     (
         TITLE + "coordinate complex general\n",
-        "the first line may say real, integer, pattern, not 'complex'; convert the matrix",
+        "the first line may say real, double, integer, unsigned-integer, pattern, not 'complex'; convert the matrix",
     ),
     (
         TITLE + "elemental real general\n",
@@ -212,7 +233,7 @@ WRONG_SMTX = [
     ("2, 3, 2\n0 2 1\n1 2\n", "row offsets must rise from 0 to 2 and never fall; copy the file again"),
     ("2, 3, 2\n0 3 2\n1 2\n", "row offsets must rise from 0 to 2 and never fall; copy the file again"),
     ("2, 3, 2\n0 1 2\n1 3\n", "a column index must be from 0 to 2, and number 1 is 3"),
-    ("2, 3, 2\n0 2 2\n1 1\n", "every place must occur once, and row 1, column 2 occurs twice"),
+    ("2, 3, 2\n0 2 2\n1 1\n", "every place must occur once, and row 0, column 1 occurs twice"),
     ("2, 3, 1\n0 1 1\n1\n5\n", "three lines are needed (sizes, row offsets, column indices), and more follow"),
 ]
 

@@ -128,6 +128,9 @@ def test_the_lstm_reads_images_by_row():
         ("lstm-64", (1, 2, 3, 4),
          "network lstm-64 needs samples (steps,), (steps, features) or (channels, h, w), not (1, 2, 3, 4)"),
         ("sparse-convnet", (64, 4), "network sparse-convnet needs clouds (points, 3), not samples of (64, 4)"),
+        ("convnet-1d", (2, 8), "network convnet-1d needs sequences of 3 steps at least, not samples of (2, 8)"),
+        ("resnet-20", (3, 0, 32), "network resnet-20 needs samples without an empty side, not (3, 0, 32)"),
+        ("lenet-300-100", (), "network lenet-300-100 needs samples without an empty side, not ()"),
         ("lenet", None, f"unknown network 'lenet'; known: {', '.join(NETWORKS)}"),
     ],
 )  # fmt: skip
@@ -135,6 +138,12 @@ def test_a_network_says_what_samples_it_needs(name, shape, rule):
     with pytest.raises(InputError) as error:
         build_network(name, shape)
     assert str(error.value) == rule
+
+
+def test_a_network_tells_one_class_at_least():
+    assert build_network("mlp-100-100", (40,), 1)(torch.zeros(2, 40)).shape == (2, 1)
+    with pytest.raises(InputError, match=r"^classes must be a whole number of at least 1, not 0$"):
+        build_network("mlp-100-100", (40,), 0)
 
 
 def fit(name, data, epochs, rate):

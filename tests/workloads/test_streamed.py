@@ -1,8 +1,10 @@
 """Files too large to read whole, layer by layer: the same traces and the same errors as reading them whole."""
 
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +14,10 @@ from safetensors.numpy import save_file
 
 from gossamer.models import load_machine
 from gossamer.simulator import simulate
+from gossamer.simulator.check import check
 from gossamer.workloads import InputError, load_trace, save_trace
 from gossamer.workloads import load as loading
+from gossamer.workloads.importers.door import pruned
 from gossamer.workloads.load import bundled_traces
 from gossamer.workloads.points.network import build
 from gossamer.workloads.streamed import StreamedLayers
@@ -157,28 +161,71 @@ def test_only_large_files_are_streamed():
     assert all(isinstance(load_trace(name).layers, tuple) for name in bundled_traces()[:2])
 
 
+PEAK = Path("/proc/self/status")
 MEMORY = """
-import resource, sys
+import sys
 from gossamer.models import load_machine
 from gossamer.workloads import load
 from gossamer.simulator import simulate
+from gossamer.simulator.check import check
 from gossamer.workloads import load_trace
 from gossamer.workloads.synth import random_layer
+
+
+def peak():  # that of getrusage begins with the parent's
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+
+
 load.STREAMED_FROM = 0
-machine = load_machine("a100-sparse")
+machine = load_machine(sys.argv[2])
 simulate(machine, random_layer(64, 64, 0.5, 0.5))  # what is loaded once
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 result = simulate(machine, load_trace(sys.argv[1], act_density=0.5))
-print(len(result.layers), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+print(len(result.layers), (peak() - before) * 1024)
 """
 
 
-def test_memory_grows_with_the_largest_layer_and_not_with_their_number(tmp_path):
-    rng = np.random.default_rng(2)
-    weight = rng.standard_normal((1024, 1024)).astype(np.float16)
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A file of layers in bfloat16, each of 48 MiB in float32, and a few small ones."""
+    path = tmp_path_factory.mktemp("large") / "large.safetensors"
+    weight = np.random.default_rng(2).standard_normal((3072, 4096), np.float32)
     weight[:, ::2] = 0
-    save_file({f"layer{index:02}.weight": weight for index in range(40)}, tmp_path / "large.safetensors")
-    command = [sys.executable, "-c", MEMORY, str(tmp_path / "large.safetensors")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    words, small = (weight.view(np.uint32) >> 16).astype("<u2").tobytes(), np.zeros((64, 64), "<u2").tobytes()
+    tensors = [(f"layer{i}", words, [3072, 4096]) if i % 3 else (f"layer{i}", small, [64, 64]) for i in range(6)]
+    head, end = {}, 0
+    for name, data, shape in tensors:
+        head[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [end, end + len(data)]}
+        end += len(data)
+    text = json.dumps(head).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(data for _, data, _ in tensors))
+    return path
+
+
+@pytest.mark.skipif(not PEAK.exists(), reason="the peak of a process is read from /proc")
+# Of the weights in float32: the file's bytes and they, or they and what the machine holds of them.
+@pytest.mark.parametrize(("machine", "most"), [("a100-sparse", 2.0), ("dstc-a100", 2.0), ("eie-64pe", 2.75)])
+def test_a_simulation_takes_no_more_memory_than_its_largest_layer_and_little_beside(machine, most, large):
+    done = subprocess.run([sys.executable, "-c", MEMORY, large, machine], capture_output=True, text=True, check=True)
     layers, grown = map(int, done.stdout.split())
-    assert layers == 40 and grown < 20 * 2 * weight.nbytes  # half of what they come to as float32
+    assert layers == 6 and grown < most * 48 * 2**20
+
+
+@pytest.mark.parametrize("rule", ["2:4", "0.5", "global:0.5", "block:0.5:2x2"])
+def test_a_streamed_file_pruned_once_gives_the_bytes_that_one_read_whole_gives(rule, tmp_path, streamed):
+    rng = np.random.default_rng(5)
+    arrays = {f"fc{i}.weight": rng.standard_normal((8, side)).astype(np.float32) for i, side in enumerate((12, 10, 8))}
+    save_file(arrays | {"fc0.bias": np.ones(8, np.float32)}, tmp_path / "weights.safetensors")
+    whole = load_trace(tmp_path / "weights.safetensors", act_density=0.5)
+    found = streamed(tmp_path / "weights.safetensors", act_density=0.5)
+    traces = [pruned(trace, rule, ["fc2"], "weights.safetensors") for trace in (whole, found)]
+    assert isinstance(traces[1].layers, StreamedLayers) == (rule != "global:0.5")
+    one, two = (save_trace(trace, tmp_path / f"{i}.safetensors") for i, trace in enumerate(traces))
+    assert one.read_bytes() == two.read_bytes()
+    assert list(traces[1].provenance["not_pruned"]) == (["fc2", "fc1"] if rule == "2:4" else ["fc2"])
+
+
+def test_a_check_of_a_streamed_trace_is_that_of_one_read_whole(tmp_path, streamed):
+    path = save_trace(load_trace("lenet-digits-imp"), tmp_path / "trace.safetensors")
+    machine = load_machine("systolic-8x8")
+    assert check(machine, streamed(path)) == check(machine, load_trace(path))

@@ -90,6 +90,11 @@ WRONG_LAYERS = [
         "layer qk: inputs must be (4, rows, 2) to meet weight (4, 5, 2), not (4, 3, 5)",
     ),
     (
+        linear,
+        {"inputs": np.ones((4, 3), np.float32), "attributes": {"samples": 3}},
+        "layer fc1: samples must be a whole number that divides the 4 inputs, not 3",
+    ),
+    (
         matmul,
         {"attributes": {"samples": 3}},
         "layer qk: samples must be a whole number that divides the 4 products, not 3",
@@ -202,7 +207,11 @@ WRONG_LAYERS = [
         {"weight": np.ones((0, 3), np.float32)},
         "layer fc1: every side of the weight must be at least 1, not (0, 3)",
     ),
-    (linear, {"attributes": {"stride": 2}}, "layer fc1: linear knows the attributes chain, chain_index, not 'stride'"),
+    (
+        linear,
+        {"attributes": {"stride": 2}},
+        "layer fc1: linear knows the attributes chain, chain_index, samples, not 'stride'",
+    ),
     (
         linear,
         {"inputs": np.ones((1, 4), np.float32)},
@@ -269,7 +278,7 @@ WRONG_LAYERS = [
     (
         conv,
         {"attributes": {"strides": (1, 1)}},
-        "layer conv: conv2d knows the attributes stride, padding, dilation, groups, not 'strides'",
+        "layer conv: conv2d knows the attributes stride, padding, dilation, groups, samples, not 'strides'",
     ),
     (
         conv,

@@ -308,7 +308,7 @@ WRONG_HEADERS = [
     ),
     (
         first_layer("attributes", {"stride": 1}),
-        "layer fc1: linear knows the attributes chain, chain_index, not 'stride'",
+        "layer fc1: linear knows the attributes chain, chain_index, samples, not 'stride'",
     ),
     (first_layer("pattern", {"kind": "n:m"}), "layer fc1: pattern n:m needs n, and has None"),
     (

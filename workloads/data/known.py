@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from ..checks import whole
 from ..errors import InputError
 from .cad import cad_clouds
 from .cifar import cifar10
@@ -37,7 +38,7 @@ def load_data(name: str, *, test_fraction: float = 0.2, seed: int = 0, folder: s
     if name in SPLIT:
         if folder is not None:
             raise InputError(f"data {name} comes with the package and takes no folder, and was given {folder}")
-        return SPLIT[name](test_fraction, seed)
+        return SPLIT[name](test_fraction, whole(seed, "seed", 0, 2**32 - 1))
     if folder is None:
         raise InputError(f"data {name} must come from a folder of yours, and none was given; give one as data_folder")
     return FOLDERS[name](Path(folder))

@@ -40,7 +40,13 @@ def load_idx(folder: Path, name: str, title: str) -> Data:
             f"{folder}: the folder of {name} must hold {', '.join(STEMS)}, each as it is or as .gz, and does not; "
             "give the folder that does"
         )
-    return Data(*_pair(found[0], found[1]), *_pair(found[2], found[3]))
+    train, test = _pair(found[0], found[1]), _pair(found[2], found[3])
+    if train[0].shape[1:] != test[0].shape[1:] or 0 in train[0].shape:
+        raise InputError(
+            f"{found[2]}: images must be as large as those to train on, {train[0].shape[2:]}, with no side 0, "
+            f"not {test[0].shape[2:]}; copy the files again"
+        )
+    return Data(*train, *test)
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:

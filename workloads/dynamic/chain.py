@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..errors import InputError
+from ..lowering import output_sides
 from ..trace import Layer, Trace
 from .layers import changed, output_of, renamed
 
@@ -90,15 +91,7 @@ def _pictures(layer: Layer) -> np.ndarray:
     outputs = output_of(layer)
     if layer.op == "linear":
         return outputs.reshape(*layer.inputs.shape[:-1], -1)
-    attributes = layer.attributes
-    sides = (
-        (have + 2 * pad - step * (kernel - 1) - 1) // stride + 1
-        for have, pad, step, kernel, stride in zip(
-            layer.inputs.shape[2:], attributes["padding"], attributes["dilation"], layer.shape[2:],
-            attributes["stride"], strict=True,
-        )
-    )  # fmt: skip
-    return outputs.reshape(len(layer.inputs), *sides, layer.shape[0]).transpose(0, 3, 1, 2)
+    return outputs.reshape(len(layer.inputs), *output_sides(layer), layer.shape[0]).transpose(0, 3, 1, 2)
 
 
 def _alike(made: np.ndarray, recorded: np.ndarray) -> bool:

@@ -20,7 +20,7 @@ from ..trace import Layer, Trace
 from ..training.export import trace_of
 from .layers import changed, renamed, take
 from .tokens import Pruned, Shares, note
-from .top_k import kept_count
+from .top_k import k_of
 
 if TYPE_CHECKING:
     from ..training.run import Run
@@ -47,10 +47,10 @@ class Cascade:
         self.importance.scatter_add_(1, self.left, seen)
         self.head_importance += mixed.abs().sum(dim=(0, 2, 3), dtype=torch.float64)
         scores = self.importance.gather(1, self.left)
-        kept = _top_k(scores, kept_count(self.shares.tokens[block], scores.shape[1]))
+        kept = _top_k(scores, k_of(self.shares.tokens[block], scores.shape[1]))
         self.left = self.left.gather(1, kept)
         ranked = self.head_importance[self.heads_left]
-        self.heads_left = self.heads_left[_top_k(ranked, kept_count(self.shares.heads[block], len(ranked)))]
+        self.heads_left = self.heads_left[_top_k(ranked, k_of(self.shares.heads[block], len(ranked)))]
         self.tokens.append(self.left.numpy())
         self.heads.append(self.heads_left.numpy())
         return kept
@@ -71,7 +71,7 @@ class PrunedAttention(nn.Module):
         alive = torch.zeros(self.heads)
         alive[cascade.heads_left] = 1
         read = probabilities
-        count = kept_count(cascade.shares.values, read.shape[-1])
+        count = k_of(cascade.shares.values, read.shape[-1])
         if count < read.shape[-1]:
             chosen = _top_k(read, count)
             read = torch.zeros_like(read).scatter(-1, chosen, read.gather(-1, chosen))

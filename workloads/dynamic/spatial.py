@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import InputError
+from ..lowering import output_sides
 from ..trace import Layer, Trace
 from .layers import changed, output_of, renamed
 
@@ -125,13 +126,13 @@ def reached(layer: Layer, mask: np.ndarray) -> np.ndarray:
     return np.asarray(under.any(axis=(2, 3)))
 
 
-def scattered(layer: Layer, edit: LayerEdit, original: np.ndarray, whole: Layer) -> np.ndarray:
+def scattered(layer: Layer, edit: LayerEdit, original: np.ndarray) -> np.ndarray:
     """Return the outputs of the edited picture, (out, height, width): blocks of ``layer`` put into ``original``.
 
-    ``layer`` is what `edit_layers` gathered, ``whole`` the same layer of the whole picture.
+    ``layer`` is what `edit_layers` gathered: a batch of blocks of one size.
     """
     outputs = np.array(original, dtype=np.float64)
-    side = _side(layer, whole)
+    side = output_sides(layer)
     tiles = output_of(layer).reshape(len(layer.inputs), *side, -1)
     for (row, column), tile in zip(edit.blocks, tiles, strict=True):
         place = outputs[:, row : row + side[0], column : column + side[1]]
@@ -154,6 +155,12 @@ def _checked(trace: Trace, block: int, threshold: float, dilation: int | None, e
     convolutions = [layer for layer in trace.layers if layer.op == "conv2d"]
     if not convolutions:
         raise InputError(f"{trace.name}: an edit needs convolutions, and the trace has none")
+    for layer in convolutions:
+        if layer.samples != len(layer.inputs):
+            raise InputError(
+                f"{trace.name}: an edit needs whole pictures, and layer {layer.name} has {len(layer.inputs)} parts of "
+                f"{layer.samples}; start from the trace before"
+            )
     return convolutions
 
 
@@ -161,7 +168,7 @@ def _measured(about: LayerEdit, part: Layer | None, alone: Layer, before: Layer)
     """Return ``about`` with the error of the outputs that are put together of old ones and blocks of new ones."""
     shape = (*about.outputs.shape, -1)
     known, wanted = (output_of(layer).reshape(shape).transpose(2, 0, 1) for layer in (before, alone))
-    made = known if part is None else scattered(part, about, known, alone)
+    made = known if part is None else scattered(part, about, known)
     error = float(np.abs(made - wanted).max(initial=0.0) / max(np.abs(wanted).max(initial=0.0), 1e-30))
     return replace(about, error=error)
 
@@ -191,7 +198,7 @@ def _gathered(alone: Layer, mask: np.ndarray, block: int) -> tuple[Layer | None,
     if not starts:
         return None, about
     patches = np.stack(list(_patches(alone, blocks, tall, wide, outputs.shape)))
-    attributes = dict(alone.attributes) | {"padding": (0, 0)}
+    attributes = dict(alone.attributes) | {"padding": (0, 0), "samples": 1}  # all are blocks of one picture
     return changed(alone, inputs=patches, attributes=attributes), about
 
 
@@ -212,19 +219,6 @@ def _patches(layer: Layer, blocks: np.ndarray, tall: int, wide: int, size: tuple
     for row, column in blocks:
         top, left = row * strides[0], column * strides[1]
         yield padded[:, top : top + spans[0], left : left + spans[1]]
-
-
-def _side(layer: Layer, whole: Layer) -> tuple[int, int]:
-    """Return the sides of the blocks of ``layer``, in outputs."""
-    sides = (
-        (have - step * (kernel - 1) - 1) // stride + 1
-        for have, step, kernel, stride in zip(
-            layer.inputs.shape[2:], whole.attributes["dilation"], whole.shape[2:], whole.attributes["stride"],
-            strict=True,
-        )
-    )  # fmt: skip
-    tall, wide = sides
-    return tall, wide
 
 
 def _spread(trace: Trace, convolutions: list[Layer], edit: np.ndarray, dilation: int | None) -> dict[str, np.ndarray]:
@@ -294,4 +288,5 @@ def _changed_rows(layer: Layer, alone: Layer, original: int, edited: int) -> Lay
         return alone
     rows = alone.inputs.reshape(-1, layer.shape[1])
     different = (rows != layer.inputs[original].reshape(rows.shape)).any(axis=1)
-    return changed(alone, inputs=rows[different], gather=None) if different.any() else None
+    attributes = dict(alone.attributes) | {"samples": 1}
+    return changed(alone, inputs=rows[different], gather=None, attributes=attributes) if different.any() else None

@@ -163,9 +163,9 @@ def _frames_of(trace: Trace, pattern: str, ops: tuple[str, ...], steps: bool = F
                 f"{trace.name}: with --steps, inputs must be (samples, steps, features), two steps at least, and layer "
                 f"{layer.name} has {layer.inputs.shape}; choose others with --layer"
             )
-        if not steps and len(layer.inputs) < 2:
+        if not steps and layer.samples < 2:
             raise InputError(
-                f"{trace.name}: samples must be frames, two at least, and layer {layer.name} has {len(layer.inputs)}; "
+                f"{trace.name}: samples must be frames, two at least, and layer {layer.name} has {layer.samples}; "
                 "export a sequence"
             )
     return [layer.name for layer in chosen]

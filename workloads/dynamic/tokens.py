@@ -21,7 +21,7 @@ import numpy as np
 from ..errors import InputError
 from ..trace import Layer, Trace
 from .layers import changed, output_of, renamed, share, take
-from .top_k import kept_count, top_k
+from .top_k import k_of, top_k
 
 SUM_ERROR = 1e-3  # how far from 1 the sum of a row of probabilities may lie
 VALUE_ERROR = 1e-3  # how far, of the largest, a recorded value may lie from what its layer puts out
@@ -199,16 +199,14 @@ class _Cascade:
         read = local_values(probabilities, self.shares.values)
         mixed = read @ value  # (samples, heads, queries, size)
         self.head_importance[self.heads_left] += np.abs(mixed).sum((0, 2, 3), dtype=np.float64)
-        count = kept_count(self.shares.tokens[place], self.left.shape[1])
+        count = k_of(self.shares.tokens[place], self.left.shape[1])
         chosen = top_k(np.take_along_axis(self.importance, self.left, axis=1), count)
         self.left = np.take_along_axis(self.left, chosen, axis=1)
         self.tokens.append(self.left)
         mixed = np.take_along_axis(mixed, chosen[:, None, :, None], axis=2)
         self.mixed = np.ascontiguousarray(mixed.transpose(0, 2, 1, 3)).reshape(self.samples, count, -1)
         self.heads_before = self.heads_left
-        ranked = top_k(
-            self.head_importance[self.heads_left], kept_count(self.shares.heads[place], len(self.heads_left))
-        )
+        ranked = top_k(self.head_importance[self.heads_left], k_of(self.shares.heads[place], len(self.heads_left)))
         self.heads_left = self.heads_left[ranked]
         self.heads.append(self.heads_left)
         return changed(layer, inputs=_joined(read), weight=_joined(value.transpose(0, 1, 3, 2)))
@@ -225,7 +223,7 @@ class _Cascade:
 
 def local_values(probabilities: np.ndarray, values: float) -> np.ndarray:
     """Return ``probabilities`` with 0 for all but the largest of each row, a share of ``values`` of them."""
-    count = kept_count(values, probabilities.shape[-1])
+    count = k_of(values, probabilities.shape[-1])
     if count == probabilities.shape[-1]:
         return probabilities
     read = np.zeros_like(probabilities)

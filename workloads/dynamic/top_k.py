@@ -13,6 +13,6 @@ def top_k(scores: np.ndarray, k: int) -> np.ndarray:
     return np.sort(order, axis=-1)
 
 
-def kept_count(share: float, count: int) -> int:
+def k_of(share: float, count: int) -> int:
     """Return how many of ``count`` a ``share`` keeps, rounded down as in SpAtten's Algorithm 1, at least one."""
     return max(1, math.floor(share * count + 1e-9))

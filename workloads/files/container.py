@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
@@ -58,15 +59,21 @@ def write_beside(path: Path, data: bytes) -> Path:
     what it points to is replaced; a device or a pipe is written to, for a rename would put a file in its place.
     Raises InputError.
     """
+    return write_with(path, lambda file: file.write(data))
+
+
+def write_with(path: Path, write: Callable[[BinaryIO], object]) -> Path:
+    """Return ``path``, which now holds what ``write`` put into the file that it was given, as `write_beside` does."""
     try:
         target = Path(os.path.realpath(path))
         if target.exists() and not target.is_file():
             with target.open("wb") as file:
-                file.write(data)
+                write(file)
             return path
         beside = target.with_name(f".{target.name[:200]}.{os.getpid()}.part")
         try:
-            beside.write_bytes(data)
+            with beside.open("wb") as file:
+                write(file)
             beside.replace(target)
         finally:
             beside.unlink(missing_ok=True)
@@ -118,6 +125,25 @@ def container_bytes(tensors: Mapping[str, np.ndarray], metadata: dict[str, str])
     from safetensors.numpy import save
 
     return save({name: np.asarray(array, order="C") for name, array in tensors.items()}, metadata)
+
+
+def container_head(
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: dict[str, str]
+) -> tuple[bytes, dict[str, int]]:
+    """Return how the file of `container_bytes` begins, and where in it each tensor does, from names and shapes alone.
+
+    ``tensors``: of each the container's name of its dtype, F32, I32 or U8, and its shape.
+    """
+    order = ("F32", "I32", "U8")  # as the safetensors library lays them out: so every tensor is aligned
+    head: dict[str, Any] = {"__metadata__": metadata}
+    begins, end = {}, 0
+    for name, (dtype, shape) in sorted(tensors.items(), key=lambda each: (order.index(each[1][0]), each[0])):
+        begins[name], end = end, end + prod(shape) * np.dtype(DTYPES[dtype]).itemsize
+        head[name] = {"dtype": dtype, "shape": shape, "data_offsets": (begins[name], end)}
+    text = msgspec.json.encode(head)
+    text += b" " * (-len(text) % 8)
+    first = 8 + len(text)
+    return len(text).to_bytes(8, "little") + text, {name: first + begin for name, begin in begins.items()}
 
 
 def one_line(error: object) -> str:

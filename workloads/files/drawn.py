@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError
-from .sparse import ELEMENTS_LIMIT
+from ..limits import ELEMENTS_LIMIT
 
 
 @dataclass(frozen=True, kw_only=True)

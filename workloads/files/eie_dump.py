@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..limits import room
 from ..trace import Layer, Trace
 from .container import read_bytes
-from .sparse import room
+from .numbers import read_only
 
 PARTS = ("act.dat", "arithm.dat", "ptr", "spm")
 LONGEST_RUN = 255  # an index of 8 bits, the widest that EIE's format is used with
@@ -55,14 +56,18 @@ def load_eie_dump(folder: str | Path) -> Trace:
     is_bias = cols == act.size
     matrix = np.zeros((row_count, act.size), np.uint8)
     matrix[rows[~is_bias], cols[~is_bias]] = codes[~is_bias]
-    matrix.flags.writeable = False
     bias = None
     if pointers[0].size == act.size + 2:
         bias = np.zeros(row_count, np.uint8)
         bias[rows[is_bias]] = codes[is_bias]
     try:
         layer = Layer(
-            name="fc", op="linear", codes=matrix, bias_codes=bias, codebook=codebook, inputs=act.reshape(1, -1)
+            name="fc",
+            op="linear",
+            codes=read_only(matrix),
+            bias_codes=bias,
+            codebook=codebook,
+            inputs=act.reshape(1, -1),
         )
         return Trace(
             name=folder.resolve().name or "eie-dump",

@@ -21,7 +21,7 @@ from ..patterns import Pattern
 from ..trace import Layer, Trace
 from .container import Container, one_line
 from .drawn import Draw
-from .numbers import bfloat16_to_float32, to_float32
+from .numbers import bfloat16_to_float32, read_only, to_float32
 
 ROLES = {
     "weight": "weight",
@@ -62,8 +62,8 @@ def trace_of_container_weights(container: Container, path: Path, draw: Draw) -> 
 def array_of_tensor(name: str, dtype: str, array: np.ndarray) -> np.ndarray:
     """Return the values of the tensor ``name`` of a container, whose ``dtype`` numpy may not have."""
     if dtype == "BF16" and not name.endswith(PACKED):  # what is packed is unpacked first
-        return bfloat16_to_float32(array)
-    return array != 0 if dtype == "BOOL" else array
+        return read_only(bfloat16_to_float32(array))
+    return read_only(array != 0) if dtype == "BOOL" else array
 
 
 def trace_of_arrays(arrays: Mapping[str, np.ndarray], path: Path, draw: Draw) -> Trace:
@@ -116,8 +116,9 @@ def _unpacked(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], 
         reordered = bool(beside) and METADATA[beside[0].removeprefix(base)]
         nm = from_torch(array, words, reordered=reordered, where=f"tensor {one_line(name)}")
         weight = decode(nm)
-        # 16-bit words are bfloat16, which numpy has not.
-        found[base] = bfloat16_to_float32(weight.view(np.uint16)) if array.dtype in (np.int16, np.uint16) else weight
+        if array.dtype in (np.int16, np.uint16):  # words of bfloat16, which numpy has not
+            weight = bfloat16_to_float32(weight.view(np.uint16))
+        found[base] = read_only(weight)
         patterns[base] = Pattern("n:m", n=nm.n, m=nm.m, axis=1)
     return found, patterns
 

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..limits import room
 from ..trace import Layer, Trace
 from .container import one_line, read_bytes
 from .drawn import Draw
 from .numbers import to_float32
-from .sparse import room
 
 BANNER = "%%MatrixMarket matrix"
 FORMATS = ("coordinate", "array")
-FIELDS = ("real", "integer", "pattern")
+FIELDS = ("real", "double", "integer", "unsigned-integer", "pattern")  # two of them are scipy's
 SYMMETRIES = ("general", "symmetric", "skew-symmetric")
 
 
@@ -53,15 +53,20 @@ def check_size(rows: int, cols: int, entries: int) -> None:
         raise InputError(f"the matrix must have 1 to {limit} elements, zeros included, not {rows} x {cols}")
 
 
-def scatter(shape: tuple[int, int], row: np.ndarray, col: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return the dense float32 matrix with ``values`` at (row, col). Raises InputError for a place met twice."""
+def scatter(
+    shape: tuple[int, int], row: np.ndarray, col: np.ndarray, values: np.ndarray, *, first: int = 1
+) -> np.ndarray:
+    """Return the dense float32 matrix with ``values`` at (row, col), which count from 0.
+
+    Raises InputError for a place met twice, as the file names it: by numbers that count from ``first``.
+    """
     matrix = np.zeros(shape, np.float32)
     flat = row * shape[1] + col
     ordered = np.sort(flat)
     twice = np.flatnonzero(ordered[1:] == ordered[:-1])
     if twice.size:
         at = divmod(int(ordered[twice[0]]), shape[1])
-        raise InputError(f"every place must occur once, and row {at[0] + 1}, column {at[1] + 1} occurs twice")
+        raise InputError(f"every place must occur once, and row {at[0] + first}, column {at[1] + first} occurs twice")
     matrix.reshape(-1)[flat] = values
     return matrix
 

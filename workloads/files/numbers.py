@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..blocks import first_not_finite
 from ..errors import InputError
 
 
 def to_float32(array: np.ndarray, what: str) -> np.ndarray:
-    """Return ``array`` as float32. Raises InputError, naming ``what`` and the place, for what float32 cannot hold.
+    """Return ``array`` as float32: itself, or a new array, read-only so that nobody needs a copy of it.
 
-    Integers and float64 are rounded; what is below float32's range becomes 0.
+    Integers and float64 are rounded; what is below float32's range becomes 0. Raises InputError, naming ``what`` and
+    the place, for what float32 cannot hold.
     """
     if array.dtype.kind not in "iuf":
         raise InputError(f"{what} must be real numbers, not {array.dtype}; convert it with astype('float32')")
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        converted = array.astype(np.float32)
-    wrong = ~np.isfinite(converted)
-    if wrong.any():
-        place = tuple(int(i) for i in np.argwhere(wrong)[0])
+        converted: np.ndarray = array.astype(np.float32, copy=False)
+    place = first_not_finite(converted)
+    if place is not None:
         rule = "must fit float32" if np.isfinite(array[place]) else "must be finite"
         raise InputError(f"{what} {rule}, and holds {array[place]} at {place}; replace such values")
-    return converted
+    return converted if converted is array else read_only(converted)
 
 
 def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
     """Return the float32 that the bfloat16 ``bits`` (uint16) stand for: their upper half."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
+    return np.left_shift(bits, 16, dtype=np.uint32).view(np.float32)
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """Return ``array``, which nobody else holds, made read-only: a layer then keeps it as it is, without a copy."""
+    array.flags.writeable = False
+    return array

@@ -53,7 +53,7 @@ def _parse(data: bytes, draw: Draw) -> np.ndarray:
     if wrong.size:
         raise InputError(f"a column index must be from 0 to {columns - 1}, and number {wrong[0]} is {cols[wrong[0]]}")
     row = np.repeat(np.arange(rows), np.diff(offsets))
-    return scatter((rows, columns), row, cols, draw.values(count))
+    return scatter((rows, columns), row, cols, draw.values(count), first=0)
 
 
 def _integers(line: bytes, what: str) -> np.ndarray:

@@ -15,16 +15,10 @@ from typing import Literal
 import numpy as np
 
 from ..errors import InputError
+from ..limits import ELEMENTS_LIMIT
 
 Form = Literal["dense", "bitmap", "gaps"]
-ELEMENTS_LIMIT = 2**31
-ALWAYS, EACH = 2**26, 2**10  # numbers that any file may stand for, and that each number in it may besides
 RUN = 255  # zeros that a byte without a value stands for
-
-
-def room(numbers: int) -> int:
-    """Return how many numbers, zeros included, may be made of ``numbers`` that are there: few must not ask for all."""
-    return min(ELEMENTS_LIMIT, ALWAYS + EACH * numbers)
 
 
 def pack(array: np.ndarray, *, nibbles: bool = False) -> tuple[Form, dict[str, np.ndarray]]:
@@ -33,14 +27,16 @@ def pack(array: np.ndarray, *, nibbles: bool = False) -> tuple[Form, dict[str, n
     A negative zero becomes zero.
     """
     flat = np.ascontiguousarray(array).reshape(-1)
-    kept = np.flatnonzero(flat)
+    count = int(np.count_nonzero(flat))
+    # The places of the nonzeros take eight bytes each: only where gaps may be shorter are they made.
+    kept = np.flatnonzero(flat) if count <= flat.size // 4 else None
     bits = 0 if flat.dtype == np.bool_ else 4 if nibbles else 8 * flat.itemsize
-    gaps = _gaps(kept, flat.size) if kept.size <= flat.size // 4 else None
-    size_of: dict[Form, float] = {"bitmap": -(-flat.size // 8) + kept.size * bits / 8}
+    gaps = None if kept is None else _gaps(kept, flat.size)
+    size_of: dict[Form, float] = {"bitmap": -(-flat.size // 8) + count * bits / 8}
     if bits:
         size_of["dense"] = flat.size * bits / 8
     if gaps is not None:
-        size_of["gaps"] = gaps.size + kept.size * bits / 8
+        size_of["gaps"] = gaps.size + count * bits / 8
     form = min(size_of, key=lambda name: size_of[name])
     if form == "dense":
         return (form, {"values": _to_nibbles(flat)}) if nibbles else dense(array)
@@ -50,7 +46,8 @@ def pack(array: np.ndarray, *, nibbles: bool = False) -> tuple[Form, dict[str, n
     else:
         parts = {"bitmap": np.packbits(flat != 0)}
     if bits:
-        parts["values"] = _to_nibbles(flat[kept]) if nibbles else flat[kept]
+        values = flat[flat != 0]
+        parts["values"] = _to_nibbles(values) if nibbles else values
     return form, parts
 
 

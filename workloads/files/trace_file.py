@@ -11,15 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, BinaryIO, Literal
 
 import msgspec
 import numpy as np
 
 from ..errors import InputError
 from ..patterns import Pattern
+from ..streamed import StreamedLayers
 from ..trace import ARRAYS, DTYPES, VERSION, Layer, Trace, check_name
-from .container import Container, container_bytes, one_line, read_container, write_beside
+from .container import Container, container_bytes, container_head, one_line, read_container, write_beside, write_with
 from .sparse import dense, pack, part_names, unpack
 
 KEY = "gossamer.trace"
@@ -73,17 +74,49 @@ class _Version(msgspec.Struct):
 def save_trace(trace: Trace, path: str | Path) -> Path:
     """Return ``path`` after writing ``trace`` there; the same trace gives the same bytes.
 
-    Raises InputError for a name without ``.safetensors`` and for a place that cannot be written.
+    Of a trace whose layers stay in their file one is in memory at a time: they are gone through twice, for the sizes
+    that the head tells and for what follows it. Raises InputError for a name without ``.safetensors`` and for a place
+    that cannot be written.
     """
     path = Path(path)
     if path.suffix != SUFFIX:
         raise InputError(f"{path}: the name of a trace file must end in {SUFFIX}, not {path.suffix!r}; rename it")
+    if isinstance(trace.layers, StreamedLayers):
+        return _save_streamed(trace, path)
     tensors: dict[str, np.ndarray] = {}
     seen: dict[bytes, str] = {}
     layers = [_store_layer(layer, tensors, seen) for layer in trace.layers]
+    return write_beside(path, container_bytes(tensors, _metadata(trace, layers)))
+
+
+def _save_streamed(trace: Trace, path: Path) -> Path:
+    layers: list[StoredLayer] = []
+    sizes: dict[str, tuple[str, tuple[int, ...]]] = {}
+    seen: dict[bytes, str] = {}
+    for layer in trace.each_layer():
+        tensors: dict[str, np.ndarray] = {}
+        layers.append(_store_layer(layer, tensors, seen))
+        sizes |= {name: (VALUES.get(array.dtype.type, "U8"), array.shape) for name, array in tensors.items()}
+        del layer, tensors  # or they would be in memory together with the next
+    head, begins = container_head(sizes, _metadata(trace, layers))
+
+    def write(file: BinaryIO) -> None:
+        file.write(head)
+        again: dict[bytes, str] = {}
+        for layer in trace.layers:
+            tensors: dict[str, np.ndarray] = {}
+            _store_layer(layer, tensors, again)
+            for name, array in tensors.items():
+                file.seek(begins[name])
+                file.write(np.ascontiguousarray(array).data)
+            del layer, tensors
+
+    return write_with(path, write)
+
+
+def _metadata(trace: Trace, layers: list[StoredLayer]) -> dict[str, str]:
     header = Header(VERSION, trace.name, dict(trace.provenance), trace.sha256, layers)
-    text = msgspec.json.encode(header, order="deterministic").decode()
-    return write_beside(path, container_bytes(tensors, {KEY: text}))
+    return {KEY: msgspec.json.encode(header, order="deterministic").decode()}
 
 
 def load_trace_file(path: str | Path) -> Trace:

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from ..checks import whole
 from ..errors import InputError
-from .csr import check_index_bits, words_of
+from .csr import check_index_bits
+from .words import words_of
 
 PADDING = -1  # the column of a block that only fills its block row
+BLOCK_LIMIT = 1024  # a small matrix in a large block takes the memory of the block
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,11 +61,14 @@ def storage_bits(blocks: int, block: int, value_bits: int, index_bits: int) -> d
     return {"values": blocks * block * block * value_bits, "columns": blocks * index_bits}
 
 
-def kept_blocks(matrix: np.ndarray, block: int) -> np.ndarray:
-    """Return which blocks of ``matrix``, 2-D, hold a nonzero, (block rows, block columns) bool."""
+def kept_blocks(matrix: np.ndarray, block: int, where: str = "weight") -> np.ndarray:
+    """Return which blocks of ``matrix``, 2-D, hold a nonzero, (block rows, block columns) bool.
+
+    Raises InputError, naming ``where``, for values that are no real numbers.
+    """
     rows, cols = matrix.shape
     kept = np.zeros((-(-rows // block), -(-cols // block)), bool)
-    words, mask = words_of(matrix)
+    words, mask = words_of(matrix, f"{where}: Block-ELLPACK values")
     _find_kept(words, mask, block, kept)
     return kept
 
@@ -71,17 +77,14 @@ def encode(matrix: np.ndarray, block: int, index_bits: int = 32, where: str = "w
     """Return ``matrix`` in Block-ELLPACK: every block with a nonzero is kept, all of its zeros with it.
 
     ``matrix`` is (rows, cols), of real numbers, with neither side 0; block rows are filled up to the widest. Raises
-    InputError for another shape or kind of values, a ``block`` below 1, and where ``index_bits`` (1 to 32) cannot
-    tell the block columns apart. ``where`` names the matrix in errors.
+    InputError for another shape or kind of values, a ``block`` outside 1 .. BLOCK_LIMIT, and where ``index_bits`` (1
+    to 32) cannot tell the block columns apart. ``where`` names the matrix in errors.
     """
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise InputError(f"{where}: Block-ELLPACK needs a matrix of 2 sides of at least 1, not {matrix.shape}")
-    if matrix.dtype.kind not in "biuf":
-        raise InputError(f"{where}: Block-ELLPACK values must be real numbers, not {matrix.dtype}")
-    if isinstance(block, bool) or not isinstance(block, int) or block < 1:
-        raise InputError(f"{where}: block must be a whole number of at least 1, not {block!r}")
+    block = whole(block, f"{where}: block", 1, BLOCK_LIMIT)
     rows, cols = matrix.shape
-    kept = kept_blocks(matrix, block)
+    kept = kept_blocks(matrix, block, where)
     tall, wide = kept.shape
     check_index_bits(index_bits, wide, where)
     width = int(kept.sum(axis=1).max())

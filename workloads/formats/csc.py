@@ -90,10 +90,11 @@ def count(matrix: np.ndarray, pe_count: int, index_bits: int = 4) -> Counts:
 def encode(matrix: np.ndarray, pe_count: int, index_bits: int = 4) -> Csc:
     """Return ``matrix`` in EIE's interleaved CSC, one slice a PE.
 
-    ``matrix`` is (rows, cols), any real dtype; row r belongs to PE r % pe_count. Runs restart at each column, over the
-    PE's own rows only; one longer than 2**index_bits - 1 is bridged by stored zeros. Zeros after the last nonzero of
-    a column are not stored. Raises ValueError if ``matrix`` is not 2-D, ``pe_count`` is below 1, or ``index_bits`` is
-    not 2 .. 8. Source: section III; the index width is 4 bits there.
+    ``matrix`` is (rows, cols), of real numbers but float16, which numba does not know; row r belongs to PE
+    r % pe_count. Runs restart at each column, over the PE's own rows only; one longer than 2**index_bits - 1 is bridged
+    by stored zeros. Zeros after the last nonzero of a column are not stored. Raises ValueError if ``matrix`` is not 2-D
+    or of another kind, ``pe_count`` is below 1, or ``index_bits`` is not 2 .. 8.
+    Source: section III; the index width is 4 bits there.
     """
     matrix = _checked(matrix, pe_count, index_bits)
     entries = count(matrix, pe_count, index_bits).entries
@@ -134,7 +135,9 @@ def _checked(matrix: np.ndarray, pe_count: int, index_bits: int) -> np.ndarray:
         raise ValueError(f"pe_count must be at least 1, not {pe_count}")
     if not 2 <= index_bits <= 8:
         raise ValueError(f"index_bits must be 2 to 8, not {index_bits}")
-    matrix = np.ascontiguousarray(matrix)
+    if matrix.dtype.kind not in "biuf" or matrix.itemsize > 8 or matrix.dtype == np.float16:
+        raise ValueError(f"matrix must hold integers, float32 or float64, not {matrix.dtype}; convert it")
+    matrix = np.ascontiguousarray(matrix, matrix.dtype.newbyteorder("="))
     return matrix.view(np.uint8) if matrix.dtype == np.bool_ else matrix
 
 

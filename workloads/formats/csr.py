@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from ..checks import whole
 from ..errors import InputError
+from .words import words_of
 
 OFFSET_BITS = 32
 
@@ -21,7 +23,7 @@ class Csr:
     """A (rows, cols) matrix: row r holds the entries ``offsets[r]`` up to, not including, ``offsets[r + 1]``.
 
     ``offsets`` is (rows + 1,) int64, ``columns`` (entries,) int32 and ascends in each row, ``values`` (entries,) of the
-    matrix's dtype. ``index_bits``: of a stored column.
+    matrix's dtype, in this machine's byte order. ``index_bits``: of a stored column.
     """
 
     rows: int
@@ -62,17 +64,15 @@ def encode(matrix: np.ndarray, index_bits: int = 32, where: str = "weight") -> C
     """
     if matrix.ndim != 2:
         raise InputError(f"{where}: CSR needs a matrix of 2 dimensions, not {matrix.ndim}")
-    if matrix.dtype.kind not in "biuf" or matrix.itemsize > 8:
-        raise InputError(f"{where}: CSR values must be real numbers, not {matrix.dtype}")
+    words, mask = words_of(matrix, f"{where}: CSR values")
     rows, cols = matrix.shape
     check_index_bits(index_bits, cols, where)
-    words, mask = words_of(matrix)
     offsets = np.zeros(rows + 1, np.int64)
     _count(words, mask, offsets)
     np.cumsum(offsets, out=offsets)
     columns, values = np.empty(offsets[-1], np.int32), np.empty(offsets[-1], words.dtype)
     _fill(words, mask, offsets, columns, values)
-    return Csr(rows, cols, index_bits, offsets, columns, values.view(matrix.dtype))
+    return Csr(rows, cols, index_bits, offsets, columns, values.view(matrix.dtype.newbyteorder("=")))
 
 
 def decode(csr: Csr) -> np.ndarray:
@@ -102,21 +102,12 @@ def decode(csr: Csr) -> np.ndarray:
 
 def check_index_bits(index_bits: int, places: int, where: str) -> None:
     """Raise InputError unless an index of ``index_bits``, 1 to 32, tells ``places`` apart."""
-    if isinstance(index_bits, bool) or not isinstance(index_bits, int) or not 1 <= index_bits <= 32:
-        raise InputError(f"{where}: index_bits must be a whole number from 1 to 32, not {index_bits!r}")
+    whole(index_bits, f"{where}: index_bits", 1, 32)
     need = max(places - 1, 0).bit_length()
     if need > index_bits:
         raise InputError(
             f"{where}: index_bits must be at least {need} to tell {places:,} columns apart, not {index_bits}"
         )
-
-
-def words_of(matrix: np.ndarray) -> tuple[np.ndarray, np.unsignedinteger]:
-    """Return ``matrix`` as whole numbers, and the bits of one that are all 0 where it is zero (numba knows no fp16)."""
-    words = np.ascontiguousarray(matrix).view(f"u{matrix.itemsize}")
-    signed = matrix.dtype.kind == "f"  # both zeros of a float are 0 once the sign is masked
-    mask: np.unsignedinteger = words.dtype.type((1 << (8 * matrix.itemsize - signed)) - 1)
-    return words, mask
 
 
 @njit(cache=True)

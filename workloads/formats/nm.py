@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit
 
 from ..errors import InputError
+from .words import words_of
 
 NIBBLES_2_4 = (0b0100, 0b1000, 0b1001, 0b1100, 0b1101, 0b1110)  # two ordered 2-bit positions, low bits first
 NIBBLES_1_2 = (0b0100, 0b1110)  # position 0, position 1: a 32-bit word counted as two halves
@@ -21,9 +22,10 @@ NIBBLES_1_2 = (0b0100, 0b1110)  # position 0, position 1: a 32-bit word counted 
 class Nm:
     """A weight of ``shape``, in groups of ``m`` along ``axis``; each keeps ``n`` values, ``width`` at a position.
 
-    Rows are the other axes of the weight, in order. ``values`` is (rows, groups, n), of the weight's dtype.
-    ``positions`` is (rows, groups, n / width) uint8 and ascends in a group: a position p stands for elements
-    p * width to (p + 1) * width - 1. A group of fewer nonzeros is filled with zeros, at the first places it has free.
+    Rows are the other axes of the weight, in order. ``values`` is (rows, groups, n), of the weight's dtype, in this
+    machine's byte order. ``positions`` is (rows, groups, n / width) uint8 and ascends in a group: a position p stands
+    for elements p * width to (p + 1) * width - 1. A group of fewer nonzeros is filled with zeros, at the first places
+    it has free.
     """
 
     n: int
@@ -62,8 +64,6 @@ def encode(weight: np.ndarray, n: int, m: int, axis: int = -1, width: int = 1, w
     (with a width, nonzeros in more than n / width of its runs).
     """
     _check_kind(n, m, width, where)
-    if weight.dtype.kind not in "biuf" or weight.itemsize > 8:
-        raise InputError(f"{where}: N:M values must be real numbers, not {weight.dtype}")
     if not -weight.ndim <= axis < weight.ndim:
         raise InputError(f"{where}: axis must be one of the weight's {weight.ndim}, not {axis}")
     axis %= weight.ndim
@@ -72,15 +72,14 @@ def encode(weight: np.ndarray, n: int, m: int, axis: int = -1, width: int = 1, w
             f"{where}: {n}:{m} groups must tile axis {axis} of the weight, whose shape is {weight.shape}; "
             f"pad it with zeros to a multiple of {m}"
         )
-    lanes = np.ascontiguousarray(np.moveaxis(weight, axis, -1))
+    words, mask = words_of(np.moveaxis(weight, axis, -1), f"{where}: N:M values")
+    sizes = words.shape[:-1]  # of the other axes, in order
     groups = weight.shape[axis] // m
-    rows = int(np.prod(lanes.shape[:-1]))
-    # As whole numbers: numba knows no float16. Both zeros of a float are 0 once the sign is masked.
-    words = lanes.reshape(rows, groups * m).view(f"u{weight.itemsize}")
-    mask = np.array((1 << (8 * weight.itemsize - (weight.dtype.kind == "f"))) - 1, words.dtype)
+    rows = int(np.prod(sizes))
+    words = words.reshape(rows, groups * m)
     values = np.empty((rows, groups, n), words.dtype)
     positions = np.empty((rows, groups, n // width), np.uint8)
-    bad = _encode(words, mask[()], m, width, values, positions)
+    bad = _encode(words, mask, m, width, values, positions)
     if bad >= 0:
         row, group = divmod(bad, groups)
         kept = words[row, group * m : (group + 1) * m] & mask != 0
@@ -91,9 +90,9 @@ def encode(weight: np.ndarray, n: int, m: int, axis: int = -1, width: int = 1, w
             has = f"nonzeros in {met} of its {m // width} runs of {width}"
         raise InputError(
             f"{where}: weight must keep {_name(n, m, width)} along axis {axis}, and group {group} of row "
-            f"{_row_name(row, lanes.shape[:-1])} has {has}; prune it again"
+            f"{_row_name(row, sizes)} has {has}; prune it again"
         )
-    return Nm(n, m, axis, width, weight.shape, values.view(weight.dtype), positions)
+    return Nm(n, m, axis, width, weight.shape, values.view(weight.dtype.newbyteorder("=")), positions)
 
 
 def decode(nm: Nm) -> np.ndarray:

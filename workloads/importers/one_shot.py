@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from math import prod
@@ -11,19 +11,25 @@ from math import prod
 import numpy as np
 
 from ..errors import InputError
+from ..files.numbers import read_only
 from ..patterns import Pattern
 from ..pruning import Masks, balanced, magnitude, magnitude_global
+from ..pruning.structured import channels, equal_tiles, n_of_m, tiles
 from ..rules import UNTRAINED
-from ..structured import channels, n_of_m, tiles
+from ..streamed import StreamedLayers
 from ..trace import Layer, Trace
 from .masks import pattern_of
 
-FORMS = "N:M, SHARE, global:SHARE, balanced:SHARE:PES, channel:SHARE or block:SHARE:ROWSxCOLUMNS"
+FORMS = (
+    "N:M, SHARE, global:SHARE, balanced:SHARE:PES, channel:SHARE, block:SHARE:ROWSxCOLUMNS or "
+    "equal-blocks:SHARE:ROWSxCOLUMNS"
+)
+BLOCKED = ("block", "equal-blocks")  # kinds that take the sides of a block
 
 
 @dataclass(frozen=True, slots=True)
 class OneShot:
-    """How to prune: ``kind`` n:m, magnitude, global, balanced, channel or block, with the numbers it takes."""
+    """How to prune: ``kind`` n:m, magnitude, global, balanced, channel, block or equal-blocks, with its numbers."""
 
     kind: str
     sparsity: float = 0.0
@@ -40,33 +46,37 @@ class OneShot:
         ``weights`` by name: (out, in / groups, ...), whole layers. ``masks``: what is pruned already stays so.
         ``exclude``: patterns of names, as in fnmatch. Raises InputError for a pattern that no name fits.
         """
-        left: dict[str, str] = {}
-        for pattern in exclude:
-            found = [name for name in weights if fnmatchcase(name, pattern) or fnmatchcase(_layer(name), pattern)]
-            if not found:
-                known = ", ".join(map(_layer, weights)) or "none"
-                raise InputError(
-                    f"exclude must fit the name of a layer, and {pattern!r} fits none; known: {known:.300}"
-                )
-            left |= dict.fromkeys(found, "excluded")
+        left = self.left_out({name: weight.shape for name, weight in weights.items()}, exclude)
         before = {name: masks.get(name, np.ones(weight.shape, bool)) for name, weight in weights.items()}
         chosen = {name: before[name] for name in weights if name not in left}
-        if self.kind == "n:m":
-            for name in list(chosen):
-                side = weights[name].shape[1]
-                if side % self.m:
-                    left[name] = f"{side} input channels are no whole number of groups of {self.m}"
-                    del chosen[name]
         kept: Masks = {}
         patterns: dict[str, Pattern] = {}
         if self.kind == "global":
             kept = magnitude_global(weights, chosen, self.sparsity)
             patterns = dict.fromkeys(kept, Pattern())
         for name in chosen if self.kind != "global" else ():
-            kept[name], patterns[name] = self._one(weights[name], chosen[name], name)
+            kept[name], patterns[name] = self.mask(weights[name], chosen[name], name)
         return kept, patterns, left
 
-    def _one(self, weight: np.ndarray, mask: np.ndarray, name: str) -> tuple[np.ndarray, Pattern]:
+    def left_out(self, shapes: Mapping[str, tuple[int, ...]], exclude: Iterable[str]) -> dict[str, str]:
+        """Return, of weights of these ``shapes`` by name, those that are not pruned, and why; see `masks`."""
+        left: dict[str, str] = {}
+        for pattern in exclude:
+            found = [name for name in shapes if fnmatchcase(name, pattern) or fnmatchcase(_layer(name), pattern)]
+            if not found:
+                known = ", ".join(map(_layer, shapes)) or "none"
+                raise InputError(
+                    f"exclude must fit the name of a layer, and {pattern!r} fits none; known: {known:.300}"
+                )
+            left |= dict.fromkeys(found, "excluded")
+        if self.kind == "n:m":
+            for name, shape in shapes.items():
+                if name not in left and shape[1] % self.m:
+                    left[name] = f"{shape[1]} input channels are no whole number of groups of {self.m}"
+        return left
+
+    def mask(self, weight: np.ndarray, mask: np.ndarray, name: str) -> tuple[np.ndarray, Pattern]:
+        """Return the mask and the pattern of one ``weight`` by any rule but global; see `masks`. Raises InputError."""
         try:
             match self.kind:
                 case "n:m":
@@ -79,6 +89,8 @@ class OneShot:
                     return channels(weight, mask, self.sparsity), Pattern("block", block=block)
                 case "block":
                     return tiles(weight, mask, self.sparsity, self.block), Pattern("block", block=self.block)
+                case "equal-blocks":
+                    return equal_tiles(weight, mask, self.sparsity, self.block), Pattern("block", block=self.block)
             return magnitude(weight, mask, self.sparsity), Pattern()
         except InputError as error:
             raise InputError(f"parameter {name}: {error}") from None
@@ -99,7 +111,7 @@ def parse_one_shot(text: str) -> OneShot:
     kind, *numbers = text.split(":")
     share, *rest = numbers or [kind]
     kind = kind if numbers else "magnitude"
-    if kind not in ("magnitude", "global", "balanced", "channel", "block"):
+    if kind not in ("magnitude", "global", "balanced", "channel", *BLOCKED):
         raise wrong
     try:
         sparsity = float(share)
@@ -111,40 +123,72 @@ def parse_one_shot(text: str) -> OneShot:
         return OneShot(kind, sparsity)
     if kind == "balanced" and len(rest) == 1 and re.fullmatch(r"[1-9]\d{0,8}", rest[0]):
         return OneShot(kind, sparsity, pe_count=int(rest[0]))
-    sides = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", rest[0]) if kind == "block" and len(rest) == 1 else None
+    sides = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", rest[0]) if kind in BLOCKED and len(rest) == 1 else None
     if sides:
         return OneShot(kind, sparsity, block=(int(sides[1]), int(sides[2])))
     raise wrong
 
 
 def prune_trace(trace: Trace, rule: OneShot, text: str, exclude: Iterable[str] = ()) -> Trace:
-    """Return ``trace`` with the weights of its layers pruned by ``rule``; activations stay what they were.
+    """Return ``trace`` with the weights of its layers pruned by ``rule``, named after it; activations stay.
 
+    Layers that stay in their file are pruned as they are read, by any rule but global, which needs all of them at once.
     ``text``: the rule as it was written, for the provenance. Raises InputError.
     """
-    layers = {layer.name: layer for layer in trace.layers}
-    fit = {
-        name: layer
-        for name, layer in layers.items()
-        if layer.op not in UNTRAINED and layer.op != "lstm" and layer.codes is None
-    }
-    weights = {name: layer.weight for name, layer in fit.items()}
-    before = {name: layer.weight != 0 if layer.mask is None else layer.mask for name, layer in fit.items()}
-    masks, patterns, left = rule.masks(weights, before, exclude)
-    if not masks:
+    shapes: dict[str, tuple[int, ...]] = {}
+    others: dict[str, str] = {}
+    for layer in trace.layers:
+        if layer.op in UNTRAINED or layer.op == "lstm" or layer.codes is not None:
+            others[layer.name] = f"{layer.op} is not pruned here"
+        else:
+            shapes[layer.name] = layer.shape
+        del layer  # or it would be in memory together with the next
+    left = rule.left_out(shapes, exclude)
+    if len(left) == len(shapes):
         raise InputError(f"prune {text} must find a layer to prune, and finds none: {_reasons(left)}")
-    left |= {name: f"{layer.op} is not pruned here" for name, layer in layers.items() if name not in fit}
-    pruned = tuple(
-        _pruned(layer, masks[name], patterns[name]) if name in masks else layer for name, layer in layers.items()
-    )
     notes: dict[str, object] = {"pruned": {"rule": text, "activations": "those before pruning"}}
-    if left:
-        notes["not_pruned"] = left
-    return replace(trace, layers=pruned, provenance=dict(trace.provenance) | notes)
+    if left | others:
+        notes["not_pruned"] = left | others
+    return replace(
+        trace,
+        name=pruned_name(trace.name, text),
+        layers=_pruned_layers(trace, rule, [name for name in shapes if name not in left]),
+        provenance=dict(trace.provenance) | notes,
+    )
+
+
+def _pruned_layers(trace: Trace, rule: OneShot, names: Sequence[str]) -> Sequence[Layer]:
+    """Return the layers of ``trace``, those of these ``names`` pruned."""
+    if rule.kind == "global":
+        layers = {layer.name: layer for layer in trace.layers}
+        weights = {name: layers[name].weight for name in names}
+        masks, patterns, _ = rule.masks(weights, {name: _mask(layers[name]) for name in names})
+        layers |= {name: _pruned(layers[name], masks[name], patterns[name]) for name in names}
+        return tuple(layers.values())
+
+    def pruned(index: int) -> Layer:
+        layer = trace.layers[index]
+        if layer.name not in names:
+            return layer
+        return _pruned(layer, *rule.mask(layer.weight, _mask(layer), layer.name))
+
+    if isinstance(trace.layers, StreamedLayers):
+        return StreamedLayers(trace.names, pruned)
+    return tuple(map(pruned, range(len(trace.layers))))
+
+
+def _mask(layer: Layer) -> np.ndarray:
+    return layer.weight != 0 if layer.mask is None else layer.mask
+
+
+def pruned_name(name: str, text: str) -> str:
+    """Return the name of the trace ``name`` once the rule ``text`` has pruned it, as in mini-2-4, mini-global-0.9."""
+    return f"{name}-{text.strip().replace(':', '-')}"
 
 
 def _pruned(layer: Layer, mask: np.ndarray, pattern: Pattern) -> Layer:
-    return replace(layer, weight=np.where(mask, layer.weight, np.float32(0)), mask=mask, pattern=pattern)
+    weight = np.where(mask, layer.weight, np.float32(0))
+    return replace(layer, weight=read_only(weight), mask=mask, pattern=pattern)
 
 
 def held(layer: Layer) -> Layer:

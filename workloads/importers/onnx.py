@@ -19,7 +19,7 @@ from ..patterns import Pattern
 from ..pruning import Masks
 from ..trace import Layer, Trace
 from .masks import pattern_of
-from .one_shot import parse_one_shot
+from .one_shot import parse_one_shot, pruned_name
 from .onnx_graph import Values, check_sizes, constants, feeds_of, read_model, take_branches, values
 from .onnx_layers import Found, Layers, Product, layers_of
 from .samples import ONE
@@ -103,7 +103,9 @@ def _trace(
     if run is None:
         provenance["drawn_inputs"] = {"layers": [layer.name for layer in made]} | draw.provenance()
     return Trace(
-        name=path.stem, layers=made, provenance=provenance | {key: note for key, note in notes.items() if note}
+        name=path.stem if prune is None else pruned_name(path.stem, prune),
+        layers=made,
+        provenance=provenance | {key: note for key, note in notes.items() if note},
     )
 
 

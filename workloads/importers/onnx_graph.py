@@ -18,9 +18,9 @@ import numpy as np
 from ..errors import InputError
 from ..extras import need
 from ..files.container import one_line, read_bytes
+from .onnx_bounds import VALUES_LIMIT, Bounds, check_functions
 
 Values = dict[str, Any]
-VALUES_LIMIT = 2**30  # numbers of one array while the model runs, as far as shapes tell before
 IF_DEPTH = 16  # of conditions within conditions
 DRAWS = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
 
@@ -44,11 +44,13 @@ def read_model(path: Path) -> Any:
     try:
         for tensor in _tensors(model.graph):
             _read_external(tensor, path)
+        check_functions(model)
         model = inline_local_functions(model) if model.functions else model
         _seed(model.graph)
         return model
-    except InputError:
-        raise
+    except InputError as error:
+        told = str(error)
+        raise InputError(told if told.startswith(f"{path}: ") else f"{path}: {told}") from None
     except Exception as error:
         raise InputError(f"{path}: the model must be whole, and is not ({one_line(error)}); export it again") from None
 
@@ -219,13 +221,14 @@ def _outer(node: Any) -> Iterable[str]:
 
 def values(model: Any, feeds: Values) -> Values:
     """Return every array that the graph computes from ``feeds``, by name. Raises InputError where it does not run."""
-    from onnx.reference import ReferenceEvaluator
-
+    numbers = sum(prod(tensor.dims) for tensor in _tensors(model.graph)) + sum(map(np.size, feeds.values()))
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            found: Any = ReferenceEvaluator(model, new_ops=_older(model)).run(None, feeds, intermediate=True)
+            found: Any = Bounds(numbers).evaluator(model, _older(model)).run(None, feeds, intermediate=True)
             return {name: value for name, value in found.items() if name}  # "" is what a node leaves out
+    except InputError:
+        raise
     except Exception as error:  # of an operator, whatever it met
         first = error
     try:

@@ -19,6 +19,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..files.container import one_line
+from .onnx_bounds import check_padding
 
 Values = Mapping[str, Any]
 # Rows of torch's gates among those of ONNX: i f g o of iofc, r z n of zrh.
@@ -253,6 +254,7 @@ class _Reader:
             # A trace pads both sides alike: what one has more is put into its inputs.
             both = [min(pair) for pair in zip(before, after, strict=True)]
             extra = [(b - least, a - least) for b, a, least in zip(before, after, both, strict=True)]
+            check_padding(node, given.shape, extra)
             given = np.pad(given, [(0, 0), (0, 0), *extra])
             pairs = {"stride": stride, "padding": both, "dilation": dilation}
             if flat:

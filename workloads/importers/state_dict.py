@@ -21,7 +21,7 @@ from ..files.drawn import Draw
 from ..files.masked import PACKED, ROLES, array_of_tensor, layers_by_name, natural
 from ..files.npy import read_npz
 from ..files.numbers import to_float32
-from ..files.sparse import ELEMENTS_LIMIT
+from ..limits import ELEMENTS_LIMIT
 from ..trace import Layer, Trace
 from .masks import Masked, pattern_of, put_on
 

@@ -27,7 +27,7 @@ from ..trace import Trace
 from ..training.capture import Captured, capture_all
 from ..training.loop import deterministic
 from .masks import ASP_MASK, pattern_of
-from .one_shot import held, parse_one_shot
+from .one_shot import held, parse_one_shot, pruned_name
 from .samples import ONE
 
 FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -85,7 +85,11 @@ def trace_of_module(
     provenance: dict[str, Any] = {"source": f"PyTorch module {name}", "network": type(module).__name__}
     if rule is not None:
         provenance["pruned"] = {"rule": prune, "activations": "those after pruning"}
-    return Trace(name=name, layers=layers, provenance=provenance | _notes(captured, left))
+    return Trace(
+        name=name if prune is None else pruned_name(name, prune),
+        layers=layers,
+        provenance=provenance | _notes(captured, left),
+    )
 
 
 def load_factory(text: str) -> nn.Module:

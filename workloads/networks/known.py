@@ -8,6 +8,7 @@ from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING
 
+from ..checks import whole
 from ..errors import InputError
 from ..extras import need
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 Shape = tuple[int, ...]
+SHORTEST = 3  # steps of a sequence, of which three halving convolutions leave one
 
 
 def lenet_300_100(shape: Shape = (64,), classes: int = 10) -> nn.Module:
@@ -137,6 +139,9 @@ def build_network(name: str, shape: Shape | None = None, classes: int = 10) -> n
     """
     if name not in NETWORKS:
         raise InputError(f"unknown network {name!r}; known: {', '.join(NETWORKS)}")
+    whole(classes, "classes", 1)
+    if shape is not None and (not shape or min(shape) < 1):
+        raise InputError(f"network {name} needs samples without an empty side, not {tuple(shape)}")
     need("train", "torch")
     return NETWORKS[name](classes=classes) if shape is None else NETWORKS[name](tuple(shape), classes)
 
@@ -160,4 +165,6 @@ def _sequence(shape: Shape, name: str) -> tuple[int, int]:
     """Return channels and steps of a sequence; one of single numbers may come without its features' axis."""
     if len(shape) not in (1, 2):
         raise InputError(f"network {name} needs sequences (steps,) or (steps, features), not samples of {shape}")
+    if shape[0] < SHORTEST:
+        raise InputError(f"network {name} needs sequences of {SHORTEST} steps at least, not samples of {shape}")
     return (shape[1] if len(shape) == 2 else 1), shape[0]

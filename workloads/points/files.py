@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..checks import whole
 from ..errors import InputError
 from ..files.container import one_line, read_bytes, write_beside
 from ..files.npy import read_npy, read_npz
@@ -33,10 +34,8 @@ def read_cloud(path: str | Path, *, samples: int | None = None, seed: int = 0) -
     Raises InputError, one line with file, rule and value met.
     """
     path = Path(path)
-    if samples is not None and (isinstance(samples, bool) or not isinstance(samples, int) or samples < 1):
-        raise InputError(f"samples must be a whole number of at least 1, not {samples!r}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise InputError(f"seed must be a whole number of at least 0, not {seed!r}")
+    samples = None if samples is None else whole(samples, "samples", 1)
+    seed = whole(seed, "seed", 0)
     suffix = path.suffix.lower()
     try:
         if suffix == ".off":

@@ -13,8 +13,9 @@ from typing import TypeAlias
 import numpy as np
 from numba import njit
 
+from ..checks import whole
 from ..errors import InputError
-from .keys import GUARD, downsample, pack, shift, unpack, whole
+from .keys import GUARD, downsample, pack, shift, unpack
 
 Maps: TypeAlias = list[tuple[np.ndarray, np.ndarray]]
 KERNEL_LIMIT = 31  # cells along a side

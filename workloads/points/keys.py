@@ -7,10 +7,9 @@ sees to that. Flooring to a coarser grid does not keep the order, so that downsa
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from ..checks import positive, whole
 from ..errors import InputError
 
 BITS = 21
@@ -85,18 +84,3 @@ def downsample(coords: np.ndarray, stride: int) -> np.ndarray:
     pack(coords)  # checks
     keys = np.sort(pack(coords.astype(np.int32) // np.int32(size) * np.int32(size)))
     return unpack(keys[np.append(True, keys[1:] != keys[:-1])] if keys.size else keys)
-
-
-def whole(value: Any, name: str, least: int, most: int) -> int:
-    """Return ``value`` as an int. Raises InputError unless it is a whole number from ``least`` to ``most``."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
-        raise InputError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
-    return int(value)
-
-
-def positive(value: Any, name: str) -> float:
-    """Return ``value`` as a float. Raises InputError unless it is a finite number above 0."""
-    is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not is_number or not 0 < value < float("inf"):
-        raise InputError(f"{name} must be a number above 0, not {value!r}")
-    return float(value)

@@ -14,8 +14,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike
 
+from ..checks import positive, whole
 from ..errors import InputError
-from .keys import positive, whole
 
 Order: TypeAlias = Literal["nearest", "index"]
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import positive, whole
 from ..errors import InputError
 from ..trace import Trace
 from .cloud import Cloud
 from .files import CLOUD_SUFFIXES, read_cloud
-from .keys import positive
 from .point_networks import EdgeConv, Join, Mlp, PointNetwork, Pool, SetAbstraction, Transform
 from .voxel_networks import VoxelNetwork, res_unet
 from .weights import draw, prune, read_weights
@@ -90,8 +90,7 @@ def build(
     """
     made = known_network(network)
     cloud = _as_cloud(cloud)
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise InputError(f"seed must be a whole number of at least 0, not {seed!r}")
+    seed = whole(seed, "seed", 0)
     for name, share in (("sparsity", sparsity), ("channel_sparsity", channel_sparsity)):
         if isinstance(share, bool) or not isinstance(share, int | float):
             raise InputError(f"{name} must be a fraction, not {share!r}")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..checks import whole
 from ..errors import InputError
 from ..files.container import one_line, read_bytes
 from ..files.numbers import to_float32
-from .keys import whole
 from .ply import parse_rows
 
 MESH_SAMPLES = 1024  # points of a cloud, as PointNet++ takes them

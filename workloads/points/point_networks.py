@@ -14,6 +14,7 @@ from typing import TypeAlias
 import numpy as np
 
 from ..errors import InputError
+from ..files.numbers import read_only
 from ..trace import Layer
 from .neighbours import ball_query, fps, knn
 from .weights import Channels, Parameters, Weighted
@@ -263,7 +264,7 @@ def _dense(
                 op="linear",
                 weight=given.weight,
                 bias=given.bias,
-                inputs=_read_only(rows),
+                inputs=read_only(np.ascontiguousarray(rows)),
                 gather=gather[None].astype(np.int32) if gather is not None and index == 0 else None,
                 attributes={"chain": chain, "chain_index": index} if len(names) > 1 else {},
             )
@@ -280,9 +281,3 @@ def _require(stage: str, least: int, points: np.ndarray) -> None:
     """Raise InputError unless there are at least as many ``points`` as ``stage`` takes."""
     if len(points) < least:
         raise InputError(f"{stage} needs at least {least} points, and there are {len(points)}; give more samples")
-
-
-def _read_only(array: np.ndarray) -> np.ndarray:
-    array = np.ascontiguousarray(array)
-    array.flags.writeable = False
-    return array

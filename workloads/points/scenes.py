@@ -5,12 +5,14 @@ The same seed gives the same cloud.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from ..checks import whole
 from ..errors import InputError
 from . import furniture
 from .cloud import Cloud
-from .keys import whole
 from .off import SAMPLES_LIMIT
 from .sensor import Spinning, scan, turned
 from .street import street
@@ -56,7 +58,7 @@ def room(seed: int = 0) -> Cloud:
         side = rng.choice([-1, 1])
         place = rng.uniform(-0.4, 0.4) * long, side * (wide / 2 - 0.25), 0.0
         surfaces += [part.moved(place, 0.0 if side > 0 else np.pi) for part in make(rng)]
-    count = round(ROOM_POINTS_PER_M2 * sum(surface.area for surface in surfaces))
+    count = round(ROOM_POINTS_PER_M2 * math.fsum(surface.area for surface in surfaces))
     points = draw_points(surfaces, count, rng)
     # A scanner does not stand along the walls, nor quite level; without that a floor may lie on a border of voxels.
     frame = turned(rng.uniform(0, 2 * np.pi), *np.radians(rng.normal(0, ROOM_TILT_DEG, 2)))

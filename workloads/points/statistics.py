@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import InputError
 from .kernel_map import kernel_map
 from .keys import downsample, voxelise
 
@@ -32,6 +33,8 @@ class Statistics:
 
 def statistics(points: np.ndarray, voxel_size: float, strides: tuple[int, ...] = STRIDES) -> Statistics:
     """Return the statistics of ``points``, real (n, 3), n at least 1, in voxels so large. Raises InputError."""
+    if not len(points):
+        raise InputError("a cloud must have at least one point, and this has none")
     coords, _ = voxelise(points, voxel_size)
     voxels, neighbours = [], []
     for stride in strides:

@@ -13,6 +13,7 @@ from typing import TypeAlias, cast
 
 import numpy as np
 
+from ..files.numbers import read_only
 from ..trace import Layer
 from .kernel_map import Maps, maps_between, transposed
 from .keys import downsample, voxelise
@@ -178,7 +179,7 @@ class _Run:
     """The voxels of one cloud at each tensor stride, and the kernel maps that were already needed."""
 
     def __init__(self, coords: np.ndarray, features: bool) -> None:
-        self._coords = {1: _read_only(coords)}
+        self._coords = {1: read_only(coords)}
         self._features = features
         self._built: set[tuple[int, int, int]] = set()
         self._maps: dict[tuple[int, int, int], Maps] = {}
@@ -189,7 +190,7 @@ class _Run:
         after = before // row.stride if row.transposed else before * row.stride
         fine, coarse = min(before, after), max(before, after)
         if after not in self._coords:
-            self._coords[after] = _read_only(downsample(self._coords[before], after))
+            self._coords[after] = read_only(downsample(self._coords[before], after))
         map_ = (fine, coarse, row.kernel_size)  # a transposed convolution has that of its downsampling
         is_identity = row.kernel_size == 1 and row.stride == 1
         layer = Layer(
@@ -215,7 +216,7 @@ class _Run:
             self._maps[map_] = maps_between(self._coords[fine], self._coords[coarse], row.kernel_size, fine)
         maps = transposed(self._maps[map_]) if row.transposed else self._maps[map_]
         sums = sparse_convolution(layer, maps)
-        return layer, _Value(after, _read_only(np.maximum(sums, 0, out=sums) if row.relu else sums))
+        return layer, _Value(after, read_only(np.maximum(sums, 0, out=sums) if row.relu else sums))
 
 
 def _join(row: Add | Concat, first: _Value, second: _Value) -> _Value:
@@ -223,17 +224,12 @@ def _join(row: Add | Concat, first: _Value, second: _Value) -> _Value:
     if first.features is None or second.features is None:
         return _Value(first.tensor_stride, None)
     if isinstance(row, Concat):
-        return _Value(first.tensor_stride, _read_only(np.concatenate([first.features, second.features], axis=1)))
-    return _Value(first.tensor_stride, _read_only(np.maximum(first.features + second.features, 0)))
+        return _Value(first.tensor_stride, read_only(np.concatenate([first.features, second.features], axis=1)))
+    return _Value(first.tensor_stride, read_only(np.maximum(first.features + second.features, 0)))
 
 
 def _means(points: np.ndarray, inverse: np.ndarray, voxels: int) -> np.ndarray:
     """Return the mean of the points in each voxel, float32 (voxels, columns)."""
     counts = np.bincount(inverse, minlength=voxels)
     sums = [np.bincount(inverse, weights=column, minlength=voxels) for column in points.T]
-    return _read_only((np.stack(sums, axis=1) / counts[:, None]).astype(np.float32))
-
-
-def _read_only(array: np.ndarray) -> np.ndarray:
-    array.flags.writeable = False  # the layer that takes it then needs no copy
-    return array
+    return read_only((np.stack(sums, axis=1) / counts[:, None]).astype(np.float32))

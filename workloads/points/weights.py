@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import InputError
 from ..files.container import one_line, read_container
 from ..files.npy import read_npz
-from ..files.numbers import bfloat16_to_float32, to_float32
+from ..files.numbers import bfloat16_to_float32, read_only, to_float32
 from ..pruning import kept_count, largest, magnitude
 
 Channels: TypeAlias = tuple[tuple[str | None, int], ...]
@@ -133,10 +133,7 @@ def prune(
             bias = bias if bias is None else bias[rows]
         if kept_count(weight.size, sparsity) < weight.size:  # which refuses what is no fraction
             weight = np.where(magnitude(weight, np.ones(weight.shape, bool), sparsity), weight, np.float32(0))
-        for array in (weight, bias):
-            if array is not None:
-                array.flags.writeable = False  # a layer then keeps it as it is, without a copy
-        pruned[layer.name] = Parameters(weight, bias)
+        pruned[layer.name] = Parameters(read_only(weight), None if bias is None else read_only(bias))
     return pruned
 
 

@@ -110,7 +110,7 @@ class Road:
         self.legal = [[c for c in legal if c <= most] for legal, most in zip(self.legal, ceilings, strict=True)]
         ones = [1.0] * len(space.layers)
         self._dense = table.network(ones)
-        self._own = [sum(table.layer(name, ones) for name in layer.traced) for layer in space.layers]
+        self._own = [math.fsum(table.layer(name, ones) for name in layer.traced) for layer in space.layers]
         self._static = _scaled(
             [
                 [layer.index, layer.type == "linear", layer.in_channels, layer.out_channels, layer.stride,
@@ -136,7 +136,7 @@ class Road:
         """
         now = len(taken)
         saved = 1 - self.table.network([*taken, *[1.0] * (len(self) - now)]) / self._dense
-        rest = sum(self._own[now + 1 :]) / self._dense
+        rest = math.fsum(self._own[now + 1 :]) / self._dense
         last = taken[-1] if taken else 1.0
         return np.array([*self._static[now], saved, rest, last], np.float32)
 

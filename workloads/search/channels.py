@@ -2,7 +2,8 @@
 
 A channel that goes takes with it a filter of its own layer, its place in the batch norm behind, and the weights that
 every next layer multiplies it with: of C output channels and as many inputs, keeping a share r of both leaves r^2 of
-the work. The filters of smallest L2 norm go first. Sources: Li et al., ICLR 2017; He et al., ECCV 2018 (AMC).
+the work. The filters of smallest L2 norm go first, as in NetAdapt (Yang et al., ECCV 2018, and its public code); Li et
+al., ICLR 2017, rank them by their L1 norm.
 """
 
 from __future__ import annotations

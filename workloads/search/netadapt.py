@@ -9,6 +9,8 @@
 
 Source: Yang et al., ECCV 2018. The look-up table there holds latencies that were measured, here it is simulated; after
 each step the cost of the whole network is simulated too, which also holds for costs that do not add up over layers.
+The authors' code, github.com/denru01/netadapt, keeps what loses the least accuracy for the cost it saves, and tries a
+layer that cannot meet the target at its smallest; here it is the paper's rule, and such a layer is left out.
 """
 
 from __future__ import annotations

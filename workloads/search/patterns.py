@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import InputError
 from ..patterns import Pattern
 from ..pruning import Masks, Weights
-from ..structured import n_of_m
+from ..pruning.structured import n_of_m
 from .space import Space, own_layers, search_layers
 from .trained import Trained
 

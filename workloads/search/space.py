@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 Cost = Callable[[Trace], float]
 """What a network costs: any number that falls when less is left of it, such as the cycles that a machine simulates."""
 
-KINDS = ("channels", "sparsity", "nm")
-
 
 @dataclass(frozen=True)
 class SearchLayer:

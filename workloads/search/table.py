@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -48,4 +49,4 @@ class Table:
 
     def network(self, choices: Sequence[float]) -> float:
         """Return the sum of the layers' costs."""
-        return float(sum(self.layer(name, choices) for name in self._names))
+        return math.fsum(self.layer(name, choices) for name in self._names)

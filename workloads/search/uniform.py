@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ..errors import InputError
 from .found import Found
 from .space import Candidate, Cost, Space
@@ -9,7 +11,7 @@ from .space import Candidate, Cost, Space
 HALVINGS = 24
 EQUAL = 0.01  # of the target: costs that differ by less are equal
 ROUNDING = 1e-9  # costs that differ by less are one cost
-REPAIRS = 4  # fine-tunings, each aimed by how much the one before changed the cost
+REPAIRS = 8  # fine-tunings, each aimed by how those before changed the cost
 
 
 def uniform(space: Space, cost: Cost, target: float, *, epochs: int = 0) -> Found:
@@ -17,29 +19,29 @@ def uniform(space: Space, cost: Cost, target: float, *, epochs: int = 0) -> Foun
 
     The share is found by bisection, each layer taking its nearest choice: the largest that costs the same to within
     1 %, else the cheapest that costs more. ``target`` is a cost, in the unit of ``cost``. ``epochs`` of fine-tuning
-    follow; where they move the activations and so the cost, the share is found again with that in mind, from the
-    trained network. Raises InputError for a target of 0 or less.
+    follow; where they move the activations and so the cost, the share is sought again with that in mind, from the
+    trained network, and what ends nearest to the target is returned. Raises InputError for a target of 0 or less.
     """
     if not target > 0:
         raise InputError(f"target must be a cost above 0, not {target}")
     known: dict[tuple[float, ...], tuple[float, Candidate]] = {}
     dense, _ = _at(space, cost, 1.0, known)
-    best: tuple[float, Candidate] | None = None
-    aim, met = target, set()
+    ends: dict[tuple[float, ...], tuple[float, Candidate]] = {}
+    aim, low, high = target, 0.0, math.inf  # costs before fine-tuning that ended too low, and too high
     for _ in range(REPAIRS):
         before, candidate = _largest(space, cost, aim, known)
-        if candidate.choices in met:
+        if candidate.choices not in ends:
+            tuned = candidate.fine_tune(epochs)
+            ends[candidate.choices] = float(cost(tuned.trace())), tuned
+        after, _ = ends[candidate.choices]
+        if abs(after - target) <= EQUAL * target or (aim == target and abs(after - before) <= EQUAL * before):
             break
-        met.add(candidate.choices)
-        tuned = candidate.fine_tune(epochs)
-        after = float(cost(tuned.trace()))
-        if best is None or abs(after - target) < abs(best[0] - target):
-            best = after, tuned
-        if abs(after - before) <= EQUAL * before or abs(after - target) <= EQUAL * target:
-            break
+        low, high = (max(low, aim), high) if after < target else (low, min(high, aim))
         aim = target * before / after
-    assert best is not None
-    return Found("uniform", best[1], best[0], dense, target)
+        if not low < aim < high:  # the same change once more leads back to where it was another one
+            aim = (low + high) / 2
+    found, candidate = min(ends.values(), key=lambda end: abs(end[0] - target))
+    return Found("uniform", candidate, found, dense, target)
 
 
 def _at(

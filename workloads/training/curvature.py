@@ -190,4 +190,5 @@ def _hessian(module: nn.Module, weights: State, masks: Masks | None, loss: Loss 
 
 
 def _dot(a: Vector, b: Vector) -> float:
-    return sum(float((x.double() * y.double()).sum()) for x, y in zip(a, b, strict=True))
+    products = [float((x.double() * y.double()).sum()) for x, y in zip(a, b, strict=True)]
+    return float(np.sum(products))  # alike in every Python, as its own sum is not; nan where one is

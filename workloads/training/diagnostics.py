@@ -4,7 +4,7 @@ Each works on a module, weights by name and a loader (a re-iterable of (inputs, 
 as it was.
 """
 
-from ..sparsity import (
+from ..pruning.sparsity import (
     LayerBalance,
     LayerGroups,
     LayerSparsity,

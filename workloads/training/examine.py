@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import InputError
 from ..extras import need
 from ..pruning import Weights
-from ..sparsity import LayerBalance, LayerGroups, LayerSparsity, balance_report, nm_report, sparsity_report
+from ..pruning.sparsity import LayerBalance, LayerGroups, LayerSparsity, balance_report, nm_report, sparsity_report
 from .curvature import Eigenvalue, TraceEstimate, hessian_trace, top_eigenvalue
 from .landscape import Line, Surface, lines_between, loss_surface
 from .measure import State, has_batch_norm

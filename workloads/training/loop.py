@@ -26,6 +26,7 @@ from .kernels import kernels, prunable, scales, uses
 from .recipe import Recipe
 
 EVALUATED = 2048  # test samples at a time
+FINE_TUNED = ("one-shot", "iterative", "slimming", "admm")  # methods that train on at a rate of their own
 
 Memo = Callable[[str, Mapping[str, object], Callable[[], Weights]], Weights]
 """Returns what the stage of this name and these inputs gives, from a file or by doing it; see `stages`."""
@@ -302,8 +303,8 @@ class Loop:
             kept += share * (float(masks[name].mean()) if name in masks else 1.0)
         if flow is None:
             return kept * steps / self.steps
-        prunable_share = sum(self.work.get(name, 0.0) for name in masks)
-        forward = sum(1 - prunable_share + prunable_share * flow.density(step) for step in range(steps))
+        prunable_share = math.fsum(self.work.get(name, 0.0) for name in masks)
+        forward = math.fsum(1 - prunable_share + prunable_share * flow.density(step) for step in range(steps))
         return (2 * forward + steps) / 3 / self.steps
 
     def _finite(self, weights: Weights) -> Weights:
@@ -313,10 +314,10 @@ class Loop:
 
     def _diverged(self) -> InputError:
         recipe = self.recipe
-        return InputError(
-            f"recipe {recipe.name}: the loss must stay finite, and did not with learning_rate {recipe.learning_rate}; "
-            "lower it"
-        )
+        rates, advice = f"learning_rate {recipe.learning_rate}", "lower it"
+        if recipe.method in FINE_TUNED:
+            rates, advice = f"{rates} and finetune_learning_rate {recipe.finetune_learning_rate}", "lower one of them"
+        return InputError(f"recipe {recipe.name}: the loss must stay finite, and did not with {rates}; {advice}")
 
     def _penalties(
         self, masks: Masks, parameters: Mapping[str, nn.Parameter], finetune: bool

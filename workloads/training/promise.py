@@ -6,8 +6,8 @@ from math import prod
 
 import numpy as np
 
-from ..kernel_patterns import KEPT
 from ..patterns import Pattern
+from ..pruning.kernel_patterns import KEPT
 from .recipe import Recipe
 
 
@@ -32,7 +32,7 @@ def pattern_of(recipe: Recipe, mask: np.ndarray | None) -> Pattern:
             return Pattern(kind="block", block=(1, prod(shape[1:])))
         case "balanced":
             return Pattern(kind="balanced", pe_count=recipe.pe_count, scope=recipe.scope)
-        case "block":
+        case "block" | "equal-blocks":
             return Pattern(kind="block", block=recipe.block)
         case "vector":
             return Pattern(kind="block", block=(1, recipe.vector or 1))

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from ..data import DATA
-from ..errors import InputError, shown
+from ..errors import InputError, nearest, shown
 from ..networks import NETWORKS
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
@@ -30,8 +30,9 @@ Whole = Annotated[int, Meta(ge=1)]
 NotNegative = Annotated[float, Meta(ge=0)]
 
 NM_METHODS = ("asp", "ste", "sr-ste", "mdgf-linear", "mdgf-exponential", "sdgf-stepwise", "sdgf-geometric")
-STRATEGY_KEYS = {
-    "balanced": ("pe_count", "scope"), "block": ("block",), "vector": ("vector",), "pattern": ("patterns",),
+STRATEGY_KEYS = {  # a field that only some strategies take, and need
+    "pe_count": ("balanced",), "scope": ("balanced",), "block": ("block", "equal-blocks"), "vector": ("vector",),
+    "patterns": ("pattern",),
 }  # fmt: skip
 # A field that only some methods read, and what it is elsewhere: a setting without effect is a mistake.
 METHOD_KEYS: tuple[tuple[str, object, tuple[str, ...]], ...] = (
@@ -64,11 +65,13 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
       Of N:M groups: "asp", "ste", "sr-ste", "mdgf-linear", "mdgf-exponential", "sdgf-stepwise", "sdgf-geometric".
     - ``strategy``: what is pruned of the weights, but for N:M and slimming. "magnitude-global": one threshold for all
       layers; "magnitude-layer": one for each layer; "balanced": the same sparsity in every layer and on every
-      processing element. Whole pieces, by their norm, the same share in every layer: "block", "vector" (segments of
-      a row), "kernel" (of convolutions alone), "channel" (never of the last layer). "pattern", of convolutions alone:
-      kernels of 3 x 3 keep 4 weights in one of a few patterns, then whole kernels go; of "one-shot" and "admm".
+      processing element. Whole pieces, by their norm, the same share in every layer: "block", "equal-blocks" (as many
+      in every row of blocks), "vector" (segments of a row), "kernel" (of convolutions alone), "channel" (never of the
+      last layer). "pattern", of convolutions alone: kernels of 3 x 3 keep 4 weights in one of a few patterns, then
+      whole kernels go; of "one-shot" and "admm".
     - ``pe_count``, ``scope``: of "balanced" only: rows interleaved over so many PEs, balanced by "pe" or "pe-column".
-    - ``block``, ``vector``: of these strategies only: rows and columns of a block; length of a vector.
+    - ``block``: of "block" and "equal-blocks" only: rows and columns of a block. ``vector``: of "vector" only: its
+      length.
     - ``patterns``: of "pattern" only: so many in the dictionary, which all convolutions share.
     - ``admm_rounds``, ``admm_epochs``, ``rho``: of "admm" only: so many rounds of so many epochs, at the fine-tuning
       rate; how strongly weights are pulled.
@@ -107,8 +110,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     - ``scale_l1``: times that of the batch-norm scales; "slimming" needs it, until it has pruned.
     - ``schedule``: "constant"; "cosine", down to 0 at the end; "multistep": times ``gamma`` after each of the
       ``milestones``, in epochs.
-    - ``finetune_epochs``, ``finetune_learning_rate``: after pruning, at a constant rate: of "one-shot", "slimming" and
-      each level of "iterative" (a tenth or a hundredth of the learning rate: Han et al., NIPS 2015).
+    - ``finetune_epochs``, ``finetune_learning_rate``: after pruning, at a constant rate: of "one-shot", "slimming",
+      "admm" and each level of "iterative" (a tenth or a hundredth of the learning rate: Han et al., NIPS 2015).
     - ``device``: "cpu", or "cuda" where there is one. ``threads``: of the CPU; results may differ with their number.
 
     What is written:
@@ -140,7 +143,15 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         "sdgf-geometric",
     ] = "dense"
     strategy: Literal[
-        "magnitude-global", "magnitude-layer", "balanced", "block", "vector", "kernel", "channel", "pattern"
+        "magnitude-global",
+        "magnitude-layer",
+        "balanced",
+        "block",
+        "equal-blocks",
+        "vector",
+        "kernel",
+        "channel",
+        "pattern",
     ] = "magnitude-global"
     pe_count: Whole | None = None
     scope: Literal["pe", "pe-column"] | None = None
@@ -195,9 +206,10 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         for key, known in (("network", NETWORKS), ("data", DATA)):
             if getattr(self, key) not in ("", *known):
                 raise InputError(f"unknown {key} {getattr(self, key)!r}; known: {', '.join(known)}")
-        for strategy, keys in STRATEGY_KEYS.items():
-            self._demand(self.strategy == strategy, f"strategy {self.strategy}", keys)
-        self._demand(self.is_nm, f"method {self.method}", ("n", "m"))
+        for key, strategies in STRATEGY_KEYS.items():
+            self._demand(self.strategy in strategies, f"strategy {self.strategy}", key)
+        for key in ("n", "m"):
+            self._demand(self.is_nm, f"method {self.method}", key)
         if self.n is not None and self.m is not None and self.n >= self.m:
             raise InputError(f"n must be below m = {self.m}, not {self.n}")
         free = self.method == "dense" or self.is_nm
@@ -221,12 +233,11 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                     f"not {getattr(self, key)!r} for {self.method}"
                 )
 
-    def _demand(self, wanted: bool, whose: str, keys: tuple[str, ...]) -> None:
-        """Raise InputError unless the fields ``keys`` are given where ``wanted``, and only there."""
-        for key in keys:
-            if wanted == (getattr(self, key) is None):
-                rule = "needs" if wanted else "takes no"
-                raise InputError(f"{whose} {rule} {key}, and has {getattr(self, key)!r}")
+    def _demand(self, wanted: bool, whose: str, key: str) -> None:
+        """Raise InputError unless the field ``key`` is given where ``wanted``, and only there."""
+        if wanted == (getattr(self, key) is None):
+            rule = "needs" if wanted else "takes no"
+            raise InputError(f"{whose} {rule} {key}, and has {getattr(self, key)!r}")
 
     @property
     def is_nm(self) -> bool:
@@ -283,9 +294,10 @@ def _find(name: str | Path) -> Path:
         is_there = path.is_file()
     except OSError:  # a name that no file can have
         is_there = False
-    if not is_there:
+    if not is_there and path.suffix != ".toml":  # of a file, reading it tells what is wrong
         raise InputError(
-            f"{name}: a recipe must be a bundled name or a TOML file, and this is neither; "
+            f"{name}: a recipe must be a bundled name or a TOML file, and this is neither"
+            f"{nearest(str(name), recipe_names())}; "
             f"bundled: {', '.join(recipe_names())}"
         )
     return path
@@ -337,7 +349,7 @@ def _checked(key: str, value: Any) -> Any:
     """Return ``value`` as the type of the field ``key``. Raises InputError."""
     hints = _hints()
     if key not in hints:
-        raise InputError(f"unknown key {key!r}; known: {', '.join(hints)}")
+        raise InputError(f"unknown key {key!r}{nearest(key, hints)}; known: {', '.join(hints)}")
     try:
         return msgspec.convert(value, hints[key])
     except (msgspec.ValidationError, UnicodeError):  # half of a character is no text

@@ -54,7 +54,7 @@ def drawn(actions):
     return lambda index, state: actions[index]
 
 
-def test_a_state_holds_the_eleven_features_of_the_paper_with_cost_for_flops(spaces):
+def test_a_state_holds_the_ten_features_of_the_public_code_and_the_layers_cost(spaces):
     space = spaces["sparsity"]
     road = Road(space, Table(space, weights), 0.02, math.inf)
     # layers 64-100, 100-100, 100-10: 6400, 10000 and 1000 weights, and so much cost

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from gossamer.models import load_machine
 from gossamer.simulator.cost import cost_function
 from gossamer.workloads.errors import InputError
+from gossamer.workloads.search import Candidate
 from gossamer.workloads.search.netadapt import Settings, netadapt
 from gossamer.workloads.search.table import Table
 from gossamer.workloads.search.uniform import uniform
@@ -103,6 +105,20 @@ def test_the_even_network_is_the_largest_of_its_cost(densities):
     assert 2970 <= even.cost <= 3030 or even.cost >= 3000
     assert even.method == "uniform"
     assert uniform(densities, nonzeros, 1e9).candidate.choices == (1.0, 1.0, 1.0)
+
+
+def test_the_even_network_is_sought_between_one_that_fine_tuning_made_too_cheap_and_one_too_dear(
+    densities, monkeypatch
+):
+    # Fine-tuning takes a sixth of the cost of small networks and leaves that of others; no share ends at 3300.
+    monkeypatch.setattr(Candidate, "fine_tune", lambda self, epochs: replace(self, epochs=epochs))
+    monkeypatch.setattr(Candidate, "trace", lambda self: self)
+
+    def cost(made):
+        return made.weights_kept * (5 / 6 if made.epochs and made.weights_kept < 3500 else 1)
+
+    even = uniform(densities, cost, 3300.0, epochs=2)
+    assert 3450 <= even.cost == even.candidate.weights_kept <= 3620
 
 
 @pytest.mark.parametrize(

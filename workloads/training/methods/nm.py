@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import InputError
 from ...pruning import Masks, Weights
-from ...structured import check_groups, n_of_m
+from ...pruning.structured import check_groups, n_of_m
 from .solution import Solution
 
 if TYPE_CHECKING:

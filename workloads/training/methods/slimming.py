@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import InputError
-from ...structured import by_scale
+from ...pruning.structured import by_scale
 from .magnitude import finetune_steps
 from .solution import Solution, with_companions
 

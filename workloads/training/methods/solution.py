@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ...errors import InputError
-from ...kernel_patterns import pattern_prune
 from ...pruning import Masks, Weights, balanced, magnitude, magnitude_global
-from ...structured import channels, kernels, tiles
+from ...pruning.kernel_patterns import pattern_prune
+from ...pruning.structured import channels, equal_tiles, kernels, tiles
 from ..recipe import Recipe
 
 if TYPE_CHECKING:
@@ -67,6 +67,10 @@ def _strategy(recipe: Recipe) -> Callable[[np.ndarray, np.ndarray, float], np.nd
             tile = recipe.block if recipe.vector is None else (1, recipe.vector)
             assert tile is not None
             return lambda weight, mask, sparsity: tiles(weight, mask, sparsity, tile)
+        case "equal-blocks":
+            block = recipe.block
+            assert block is not None
+            return lambda weight, mask, sparsity: equal_tiles(weight, mask, sparsity, block)
         case "kernel":
             return kernels
         case "channel":

@@ -1,0 +1,1 @@
+"""Parts of `gossamer.models.eie`: configuration, recurrences, the units as processes, results."""

@@ -1,0 +1,1 @@
+"""Parts of `gossamer.models.spatten`: configuration and queries, the top-k engine, the units as processes."""

@@ -1,0 +1,1 @@
+"""Parts of `gossamer.models.torchsparse`: plan, grouping of offsets, the units as processes."""
