@@ -118,6 +118,8 @@ def _bad_input(error: Exception) -> str | None:
         return f"{error.filename or 'output'}: must be usable, and: {error.strerror or error}; choose another"
     if isinstance(error, MemoryError):
         return "the work must fit in memory, and does not; choose less of it, or a machine with more"
+    if isinstance(error, UnicodeEncodeError):  # what was typed, or a file's name, in bytes that are no text
+        return f"names and values must be UTF-8, and {error.object[:80]!r} is not; write it so, or rename the file"
     if isinstance(error, ValueError) and "null" in str(error):
         return "a path must not hold a NUL character; check the arguments"
     if isinstance(error, TyperException):

@@ -374,6 +374,23 @@ def test_a_message_is_one_line_whatever_is_in_it():
     assert shown("x" * 300) == repr("x" * 300)[:197] + "..."
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["explore", "lenet-digits-imp", "--grid", "pe_count=1,2", "--layer", "\udcff"],
+        ["simulate", "lenet-digits-imp", "--json", "\ud800"],
+        ["sweep", "lenet-digits-imp", "--grid", "pe_count=1", "--csv", "\ud800"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_what_is_typed_in_no_encoding_is_refused_in_one_line(capsys, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("gossamer: error: ") and said.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_work_that_does_not_fit_in_memory_is_said_in_one_line(capsys, monkeypatch):
     def short(*arguments, **options):
         raise MemoryError

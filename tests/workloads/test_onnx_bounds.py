@@ -120,6 +120,18 @@ def test_attributes_are_bounded(tmp_path, name):
     assert refused(tmp_path, [pool]) == f"operator MaxPool pool: {name} must be at most 65536, not {numbers}"
 
 
+@pytest.mark.parametrize(("name", "numbers"), [("kernel_shape", [2, 0]), ("strides", [4, -1]), ("dilations", [0, 1])])
+def test_windows_have_a_size_and_move(tmp_path, name, numbers):
+    pool = helper.make_node("MaxPool", ["x"], ["h"], name="pool", **{"kernel_shape": [1, 1], name: numbers})
+    assert refused(tmp_path, [pool]) == f"operator MaxPool pool: {name} must be at least 1, not {numbers}"
+
+
+def test_a_window_fits_its_input(tmp_path):
+    pool = helper.make_node("MaxPool", ["x"], ["h"], name="pool", kernel_shape=[2, 60000])
+    said = refused(tmp_path, [pool])
+    assert said == "operator MaxPool pool: an output must have sides of 0 or more, and would be (1, 1, 5, -59993)"
+
+
 def test_windows_of_a_pooling_are_bounded(tmp_path):
     pool = helper.make_node(
         "AveragePool", ["x"], ["h"], name="pool", kernel_shape=[6000, 6000], pads=[3000] * 4, count_include_pad=1

@@ -27,7 +27,8 @@ def to_float32(array: np.ndarray, what: str) -> np.ndarray:
 
 def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
     """Return the float32 that the bfloat16 ``bits`` (uint16) stand for: their upper half."""
-    return np.left_shift(bits, 16, dtype=np.uint32).view(np.float32)
+    wide: np.ndarray = np.left_shift(bits, 16, dtype=np.uint32)
+    return wide.view(np.float32)
 
 
 def read_only(array: np.ndarray) -> np.ndarray:

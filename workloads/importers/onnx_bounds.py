@@ -24,6 +24,7 @@ POOLED_SHARE = 16  # a pooling visits its windows one by one
 KNOWN_LIMIT = 1024  # numbers of an input that may say what shape an output has
 LENGTHS = ("kernel_shape", "pads", "strides", "dilations", "output_padding", "output_shape")
 SIZED = ("ConstantOfShape", "Expand", "OneHot", "Pad", "Range", "Resize", "Tile", "Upsample")  # by what they are given
+POSITIVE = ("kernel_shape", "strides", "dilations")
 INSIDE = ("If", "Loop", "Scan", "SequenceMap")  # what runs within them is held to the same bounds
 
 
@@ -70,6 +71,9 @@ class Bounds:
                 raise InputError(
                     f"{where}: {attribute.name} must be at most {ATTRIBUTE_LIMIT}, not {list(attribute.ints)[:8]}"
                 )
+        for attribute in node.attribute:
+            if attribute.name in POSITIVE and min(attribute.ints, default=1) < 1:
+                raise InputError(f"{where}: {attribute.name} must be at least 1, not {list(attribute.ints)[:8]}")
         if node.op_type in INSIDE:
             return
         pads = next((list(a.ints) for a in node.attribute if a.name == "pads"), [])
@@ -78,6 +82,9 @@ class Bounds:
             check_padding(node, shape, list(zip(pads[: len(pads) // 2], pads[len(pads) // 2 :], strict=True)))
         shapes = _shapes(node, inputs, opsets)
         sizes = [prod(max(side, 1) for side in shape) for shape in shapes]
+        for shape in shapes:
+            if min(shape, default=0) < 0:
+                raise InputError(f"{where}: an output must have sides of 0 or more, and would be {shape}")
         if max(sizes, default=0) > self.array:
             shape = shapes[int(np.argmax(sizes))]
             raise InputError(f"{where}: an array must come to at most {self.array} numbers, and would be {shape}")
