@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,10 @@ def test_an_interrupted_sweep_keeps_what_it_finished(workers):
     grid = ",".join(map(str, range(1, 400)))
     command = [sys.executable, "-m", "gossamer", "sweep", "lenet-digits-dense", "--grid", f"pe_count={grid}",
                "--grid", "queue_depth=2,3,4,5,6,7,8", "--store", "s.sqlite", "--workers", str(workers)]  # fmt: skip
-    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what a shell starts in the background ignores it
+    started = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=heed
+    )
 
     def finished():
         if not Path("s.sqlite").exists():
