@@ -38,7 +38,8 @@ from .parts.dense import dense_output
 from .parts.energy import energy_of
 from .parts.patdnn.config import Config
 from .parts.patdnn.plan import Geometry, Kernels, Plan, candidates, kernels_of
-from .parts.patdnn.timing import CAUSES, COUNTS, Layout, Run
+from .parts.patdnn.run import CAUSES, COUNTS, Run
+from .parts.patdnn.timing import Layout
 from .parts.patdnn.traffic import Traffic
 
 if TYPE_CHECKING:

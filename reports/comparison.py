@@ -7,8 +7,8 @@ from math import prod
 
 import msgspec
 
-from ..simulator.frames import output_error, padding_ratio
-from ..simulator.result import Result
+from ..simulator.frames import padding_ratio
+from ..simulator.result import Result, output_error
 from .rows import Row, speedup
 
 DENSE = 0.01  # a trace with fewer zeros among its weights counts as dense: trained weights may hold some
@@ -33,7 +33,7 @@ def compare_rows(results: Sequence[Result], baseline: Result | None = None) -> l
         rows.append({
             "trace": result.trace.name,
             "machine": result.machine.name,
-            "accuracy": result.trace.provenance.get("accuracy"),
+            "accuracy": accuracy_of(result),
             "sparsity": result.trace.sparsity,
             "cycles": total.cycles,
             "samples": samples,

@@ -15,8 +15,10 @@ from rich.text import Text
 from ..simulator.design_search import search
 from ..simulator.pareto import non_dominated
 from ..simulator.sweep import sweep
+from ..workloads.checks import whole
 from ..workloads.errors import InputError
 from .cells import Format, figures, new_table, percent
+from .comparison import accuracy_of
 from .rows import Row
 
 if TYPE_CHECKING:
@@ -84,6 +86,8 @@ def explore(
     every value was named, and left out, with a warning, where a range brought it. ``progress`` is called with
     (done, all, what is known by then). Raises InputError as `search` does, and for more cases than can be simulated.
     """
+    if trials is not None:
+        whole(trials, "--trials", 1)
     show = progress or (lambda done, all_, what: None)
     show(0, space.size if trials is None else min(trials, space.size), "")
     if trials is None or space.size <= trials:
@@ -166,7 +170,7 @@ def _row(outcome: Outcome) -> Row:
     total = result.total
     return {
         "trace": result.trace.name, "machine": result.machine.name, **outcome.case.settings,
-        "accuracy": result.trace.provenance.get("accuracy"),
+        "accuracy": accuracy_of(result),
         "latency_per_sample_us": total.latency_s / result.samples * 1e6,
         "energy_per_sample_uj": None if total.energy_j is None else total.energy_j.total / result.samples * 1e6,
         "energy_table": None if total.energy_j is None else total.energy_j.table,

@@ -12,8 +12,7 @@ import msgspec
 from .. import models
 from ..models import list_energy_tables
 from ..simulator.energy import EnergyTable
-from ..simulator.frames import layer_rows, total_row
-from ..simulator.result import Result
+from ..simulator.result import Result, layer_rows, total_row
 from .cells import Format
 from .comparison import summary_rows
 from .svg import text

@@ -7,9 +7,9 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..simulator.frames import layer_rows as layer_rows
 from ..simulator.frames import padding_ratio as padding_ratio
 from ..simulator.result import Result
+from ..simulator.result import layer_rows as layer_rows
 
 if TYPE_CHECKING:
     from ..simulator.sweep import Outcome

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..simulator.cost import QUANTITIES, cost_function
 from ..simulator.machine import Machine
+from ..workloads.checks import counted
 from ..workloads.errors import InputError
 from ..workloads.extras import need
 
@@ -128,10 +129,10 @@ class Job:
         return SparsitySpace(trained, pe_count=self.pe_count)
 
     def _ns(self) -> list[int]:
-        texts = [text.strip() for text in self.ns.split(",")]
-        if not all(text.isdecimal() for text in texts) or not all(1 <= int(text) <= self.m for text in texts):
+        numbers = [counted(text) for text in self.ns.split(",")]
+        if not all(1 <= n <= self.m for n in numbers):
             raise InputError(f"--n must be whole numbers from 1 to --m, which is {self.m}, not {self.ns!r}; as in 1,2")
-        return [int(text) for text in texts]
+        return numbers
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from ..simulator.result import Result
 from ..workloads.errors import InputError
 from ..workloads.trace import Trace
 from .cells import Format, figures, new_table, percent, small_percent, times
-from .comparison import compare_rows, dense_results, network_of
+from .comparison import accuracy_of, compare_rows, dense_results, network_of
 
 PAIR_COLUMNS: tuple[tuple[str, str, Format], ...] = (
     ("accuracy", "acc.\n%", percent),
@@ -98,7 +98,7 @@ def gains(results: Sequence[Result]) -> list[Gains]:
         if len(traces) > 1:
             found.append(Gains(
                 network, dense[network, machines[0]].trace.name, traces, machines,
-                {result.trace.name: result.trace.provenance.get("accuracy") for result in own},
+                {result.trace.name: accuracy_of(result) for result in own},
                 {result.trace.name: result.trace.sparsity for result in own}, speed, energy,
             ))  # fmt: skip
     return found

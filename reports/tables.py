@@ -14,8 +14,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
-from ..simulator.frames import layer_rows, output_error, total_row
-from ..simulator.result import Result
+from ..simulator.result import Result, layer_rows, output_error, total_row
 from .cells import Format, figures, new_table, percent, small_percent, times, whole
 from .comparison import compare_rows
 from .rows import COLUMNS, Row, csv_text, sweep_rows

@@ -21,6 +21,7 @@ from .result import LayerResult
 from .simulate import choose_layers
 
 FLOAT32_STEP = float(np.finfo(np.float32).eps)
+FLOAT32_LEAST = float(np.finfo(np.float32).smallest_subnormal)
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,9 @@ def _check(layer: Layer, fast: LayerResult, event: LayerResult, bound: np.ndarra
     rounding = 1e-12 * magnitude  # of the float64 sums themselves
     saturated = 0
     if bound is None:
-        # Sums of float32 products err by at most a step a term of the sum of magnitudes.
+        # Sums of float32 products err by at most a step a term of the sum of magnitudes; near 0, of the least number.
         terms = int(np.prod(layer.shape[reduction_axis(layer) :]))
-        bound = (terms + 1) * FLOAT32_STEP * magnitude
+        bound = (terms + 1) * (FLOAT32_STEP * magnitude + FLOAT32_LEAST)
         same_output = bool((np.abs(fast.output - event.output) <= 2 * bound).all())
     else:
         same_output = np.array_equal(fast.output, event.output, equal_nan=True)

@@ -19,13 +19,11 @@ from .. import __version__
 from ..workloads.errors import InputError
 from ..workloads.extras import need
 from ..workloads.trace import Trace
-from .crew import Desk, Done, Order, order_of
+from .cases import Case, Desk, Done, Finished, Order, order_of
 from .release import VersionError, check_release, release
 
 if TYPE_CHECKING:
     from distributed import Client, Future, Scheduler, SchedulerPlugin
-
-    from .sweep import Case
 
 ANSWER_S = 10  # a scheduler that takes longer to answer is not there
 WORKERS_S = 60  # without a worker for so long, a sweep gives up; what is finished is stored
@@ -35,7 +33,6 @@ DIED = "WorkerDied: the workers that ran this case were killed, one after anothe
 _ADDRESS = re.compile(r"(tcp|tls|ws|wss|ucx)://(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):(\d{1,5})")
 
 Batch = tuple[int, ...]
-Finished = tuple["Case", str | None, str | None]
 
 
 def check_address(address: str) -> None:
@@ -87,6 +84,8 @@ class Cluster:
                 logging.getLogger(place).setLevel(logging.CRITICAL)
             try:
                 self._client = Client(self.address, timeout=ANSWER_S, set_as_default=False, name="gossamer")
+            except TypeError as error:  # distributed's word for a tls address without certificates
+                raise InputError(f"{self.address}: Dask must be configured for tls, and is not: {error}") from None
             except (OSError, TimeoutError, ValueError):
                 raise InputError(
                     f"{self.address}: a Dask scheduler must answer there within {ANSWER_S} s, and none does; start "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..workloads.checks import whole
 from ..workloads.errors import InputError
 from ..workloads.extras import need
 from .crew import Crew, crew_of
@@ -68,6 +69,7 @@ def search(
     need("explore", "optuna")
     if sampler not in SAMPLERS:
         raise InputError(f"--sampler must be {' or '.join(SAMPLERS)}, not {sampler!r}")
+    whole(seed, "--search-seed", 0, 2**32 - 1)
     pairs = len(space.traces) * len(space.machines)
     if trials < pairs:
         raise InputError(f"--trials must be at least {pairs}, one for each trace and machine, not {trials}")

@@ -141,12 +141,13 @@ def read_energy_table(path: Path, base: EnergyTable | None = None) -> EnergyTabl
 def _read_toml(path: Path) -> EnergyTable:
     import tomllib
 
+    text = _text(path)
     try:
-        return msgspec.convert(tomllib.loads(_text(path)), EnergyTable)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: an energy table must be TOML: {_line(error)}") from None
+        return msgspec.convert(tomllib.loads(text), EnergyTable)
     except msgspec.ValidationError as error:
         raise InputError(f"{path}: {error}; see docs/reference/energy.md") from None
+    except (ValueError, RecursionError) as error:  # no TOML, or a number of thousands of digits
+        raise InputError(f"{path}: an energy table must be TOML: {_line(error)}") from None
 
 
 class _Action(msgspec.Struct):

@@ -1,4 +1,4 @@
-"""The layers of a result as rows of plain numbers, as a pandas frame, and as a table that a notebook shows."""
+"""A layer's figures as a row of plain numbers; rows as a pandas frame, and as a table that a notebook shows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import html
 from typing import TYPE_CHECKING, Any
 
 from ..workloads.extras import need
-from .result import LayerResult, Result, Totals
+from .figures import LayerResult, Totals
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,22 +22,16 @@ SHOWN = (  # column, its heading, factor, format
 )
 
 
-def layer_rows(result: Result) -> list[Row]:
-    """Return everything known of each layer: one row a layer, in order; columns as in CSV."""
-    return [_layer_row(result, layer) for layer in result.layers]
-
-
-def layer_frame(result: Result) -> pd.DataFrame:
-    """Return the layers as a pandas frame, one row a layer. Raises InputError where pandas is not installed."""
+def data_frame(rows: list[Row]) -> pd.DataFrame:
+    """Return ``rows`` as a pandas frame. Raises InputError where pandas is not installed."""
     need("notebook", "pandas")
     import pandas as pd
 
-    return pd.DataFrame(layer_rows(result))
+    return pd.DataFrame(rows)
 
 
-def html_summary(result: Result) -> str:
-    """Return the layers and their total as an HTML table; all text is escaped."""
-    sums = total_row(result)
+def html_table(caption: str, rows: list[Row], sums: Row) -> str:
+    """Return ``rows``, a layer each, and their ``sums`` as an HTML table; all text is escaped."""
     shown = [column for column in SHOWN if sums[column[0]] is not None]
     heads = "".join(f"<th>{head}</th>" for head in ("layer", "weight", *(column[1] for column in shown)))
 
@@ -45,12 +39,9 @@ def html_summary(result: Result) -> str:
         figures = ("" if row[key] is None else f"{factor * row[key]:{form}}" for key, _, factor, form in shown)
         return "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in (name, shape, *figures)) + "</tr>"
 
-    lines = [line(row["layer"], row["shape"], row) for row in layer_rows(result)]
-    caption = html.escape(f"{result.trace.name} on {result.machine.name}")
-    if result.warnings:
-        caption += f" ({len(result.warnings)} warning{'s' if len(result.warnings) > 1 else ''}: see warnings)"
+    lines = [line(row["layer"], row["shape"], row) for row in rows]
     return (
-        f"<table><caption>{caption}</caption><thead><tr>{heads}</tr></thead>"
+        f"<table><caption>{html.escape(caption)}</caption><thead><tr>{heads}</tr></thead>"
         f"<tbody>{''.join(lines)}</tbody><tfoot>{line('total', '', sums)}</tfoot></table>"
     )
 
@@ -69,15 +60,8 @@ def relative_error(layer: LayerResult) -> float | None:
     return error / reference if reference else (0.0 if error == 0 else None)
 
 
-def output_error(result: Result) -> float | None:
-    """Return the largest relative rms error of any layer's outputs, None where the arithmetic is not simulated."""
-    errors = [error for layer in result.layers if (error := relative_error(layer)) is not None]
-    return max(errors, default=None)
-
-
-def total_row(result: Result) -> Row:
-    """Return the figures of all layers together, under those columns of `layer_rows` that have one."""
-    total = result.total
+def sums_row(total: Totals) -> Row:
+    """Return ``total`` under those columns of `layer_row` that have a sum."""
     return {
         "cycles": total.cycles,
         "latency_us": total.latency_s * 1e6,
@@ -86,16 +70,13 @@ def total_row(result: Result) -> Row:
         "padding_ratio": padding_ratio(total),
         "macs": total.macs,
         "energy_uj": None if total.energy_j is None else total.energy_j.total * 1e6,
-        "output_error": output_error(result),
     }
 
 
-def _layer_row(result: Result, layer: LayerResult) -> Row:
+def layer_row(layer: LayerResult) -> Row:
+    """Return everything known of ``layer``; columns as in CSV."""
     energy, arithmetic = layer.energy_j, layer.arithmetic or {}
     return {
-        "trace": result.trace.name,
-        "machine": result.machine.name,
-        "engine": result.engine,
         "layer": layer.name,
         "op": layer.op,
         "shape": "x".join(map(str, layer.shape)),

@@ -1,4 +1,4 @@
-"""Worker processes of this machine: each gets every trace when it starts, and cases in groups after that."""
+"""Worker processes of this machine: each gets cases in groups, and a trace when it first meets it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -13,31 +14,33 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from multiprocessing.context import SpawnContext, SpawnProcess
+from typing import Any
 
+from ..workloads.errors import InputError
 from ..workloads.trace import Trace
-from .crew import Desk, Done, Order, order_of
-
-if TYPE_CHECKING:
-    from .sweep import Case
+from .cases import Case, Desk, Done, Finished, Order, order_of
 
 HAND_OVER_S = 0.2  # how often a worker hands over what it has finished
 GROUP = 256  # cases that a worker is told of at once, at most
 DIED = "WorkerDied: the process that ran this case was killed (out of memory?)"
-
-Finished = tuple["Case", str | None, str | None]
+WORKER = "gossamer-worker"  # the name of a worker process: it knows itself by it
+UNGUARDED = 117  # what a worker ends with that was about to start workers of its own
 
 
 class Pool:
-    """``workers`` processes that run cases on ``traces``; they start with the first case and stay until closed."""
+    """``workers`` processes that run cases on ``traces``; they start with the first case and stay until closed.
+
+    Each begins by running the file that the program was started from, as Python's ``spawn`` has it. Running cases
+    raises InputError where that file starts workers again, without asking whether it is the program itself.
+    """
 
     def __init__(self, workers: int, traces: Iterable[Trace]) -> None:
-        by_hash = {trace.sha256: trace for trace in traces}
         self._workers = workers
-        self._traces = list(by_hash.values())
-        self._place = {sha256: place for place, sha256 in enumerate(by_hash)}
+        self._traces = {trace.sha256: trace for trace in traces}
         self._pool: ProcessPoolExecutor | None = None
-        self._running: dict[Future[list[Done]], range] = {}
+        self._context = _Spawn()
+        self._running: dict[Future[tuple[list[Done], bool]], range] = {}
 
     def run(self, cases: Sequence[Case]) -> Generator[Finished, None, None]:
         """Yield (case, result as JSON, error) of every case. One that kills its worker fails alone."""
@@ -65,35 +68,60 @@ class Pool:
     ) -> Generator[Finished, None, list[range]]:
         """Yield what is finished of ``groups``; return those in flight when a worker dies, else none."""
         running = self._running
+        asked: set[int] = set()  # cases whose worker had not their trace yet
         try:
             while groups or running:
                 while groups and len(running) < at_once:
                     told = [cases[index] for index in groups[0][:GROUP]]  # the rest stays this worker's, for its memo
-                    orders = [(self._place[case.trace.sha256], order_of(case)) for case in told]
+                    orders = [(case.trace.sha256, order_of(case)) for case in told]
+                    trace = self._traces[orders[0][0]] if groups[0][0] in asked else None
                     with _interrupts_held():
-                        future = self._executor().submit(_run_some, orders)
+                        future = self._executor().submit(_run_some, orders, trace)
                     running[future] = groups.popleft()  # only now: a pool that is broken takes none
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    finished = future.result()
+                    finished, lacks_trace = future.result()
                     group = running.pop(future)
                     for index, (text, error) in zip(group, finished, strict=False):
                         yield cases[index], text, error
                     if len(finished) < len(group):
                         groups.appendleft(group[len(finished) :])
+                    if lacks_trace:
+                        asked.add(group[len(finished)])
         except BrokenProcessPool:
             in_flight = list(running.values())
             running.clear()
             self.close()
+            if any(worker.exitcode == UNGUARDED for worker in self._context.started):
+                file = getattr(sys.modules["__main__"], "__file__", "the program")
+                raise InputError(
+                    f"{file}: each worker process runs this file, so what starts workers must stand under "
+                    'if __name__ == "__main__":, and does not; put it there, or take workers=1'
+                ) from None
             return in_flight
         return []
 
     def _executor(self) -> ProcessPoolExecutor:
+        if multiprocessing.current_process().name == WORKER:  # it runs no cases yet, but the program's file
+            os._exit(UNGUARDED)
         if self._pool is None:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(
-                self._workers, context, initializer=_start_worker, initargs=(self._traces,)
-            )
+            # Nothing large goes along with the start: where a worker dies before it has read all, that never returns.
+            self._context = _Spawn()
+            self._pool = ProcessPoolExecutor(self._workers, self._context, initializer=_start_worker)
         return self._pool
+
+
+class _Spawn(SpawnContext):
+    """Starts processes as ``spawn`` does, under the name of workers, and keeps them: to see how they ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: list[SpawnProcess] = []
+
+    def Process(self, *args: Any, **options: Any) -> SpawnProcess:  # type: ignore[override]  # noqa: N802
+        process = SpawnProcess(*args, **options)
+        process.name = WORKER
+        self.started.append(process)
+        return process
 
 
 @contextmanager
@@ -109,13 +137,11 @@ def _interrupts_held() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-_traces: Sequence[Trace] = ()  # a worker process's own; set once, when it starts
+_traces: dict[str, Trace] = {}  # a worker process's own, by sha256: those that it has met
 _desk = Desk()
 
 
-def _start_worker(traces: Sequence[Trace]) -> None:
-    global _traces
-    _traces = traces
+def _start_worker() -> None:
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
 
@@ -127,12 +153,19 @@ def _leave_with_parent() -> None:
         os._exit(1)
 
 
-def _run_some(orders: Sequence[tuple[int, Order]]) -> list[Done]:
-    """Return the outcomes of the first of ``orders``: as many as fit the time between two hand-overs."""
+def _run_some(orders: Sequence[tuple[str, Order]], trace: Trace | None) -> tuple[list[Done], bool]:
+    """Return the outcomes of the first of ``orders``, and whether the trace of the next is what is lacking.
+
+    They are as many as fit the time between two hand-overs. ``trace``: that of the first, where it was lacking.
+    """
+    if trace is not None:
+        _traces[trace.sha256] = trace
     until = time.monotonic() + HAND_OVER_S
-    finished = []
-    for place, order in orders:
-        finished.append(_desk.run(_traces[place], order))
+    finished: list[Done] = []
+    for sha256, order in orders:
+        if sha256 not in _traces:
+            return finished, True
+        finished.append(_desk.run(_traces[sha256], order))
         if time.monotonic() > until:
             break
-    return finished
+    return finished, False

@@ -11,9 +11,10 @@ from .. import __version__
 from ..workloads.errors import InputError
 from ..workloads.streamed import StreamedLayers
 from ..workloads.trace import Layer, Trace
+from .figures import add_up
 from .machine import ENGINES, Machine
 from .memo import Memo
-from .result import MachineId, Result, TraceId, add_up
+from .result import MachineId, Result, TraceId
 from .timeline import Timeline
 
 

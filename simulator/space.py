@@ -14,8 +14,8 @@ import numpy as np
 
 from ..workloads.errors import InputError
 from ..workloads.trace import Trace
+from .cases import Case
 from .machine import Machine
-from .sweep import Case
 
 MOST_CASES = 1_000_000  # that are simulated one and all; more need a search
 Point = tuple[int, ...]  # which trace, which machine, which value of each field
@@ -39,6 +39,8 @@ class Space:
 
     def __post_init__(self) -> None:
         for name, values in self.values.items():
+            if not len(values):
+                raise InputError(f"{name}: at least one value is needed, and there is none; leave the key out")
             if not any(name in has for has in self._fields):
                 self.make(self.machines[0], **{name: values[0]})  # says which fields there are
 

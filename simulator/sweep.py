@@ -2,48 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from .. import __version__
-from ..workloads.trace import Trace
+from .cases import Case, Finished
 from .crew import Crew, crew_of
-from .machine import Machine
 from .result import Result
 from .store import Store
 
-
-@dataclass(frozen=True, eq=False)
-class Case:
-    """One simulation of a sweep; ``settings`` is what the sweep varied, for tables."""
-
-    trace: Trace
-    machine: Machine
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    engine: str = "fast"
-    layers: str | None = None
-
-    @cached_property
-    def key(self) -> str:
-        """Return the hash of all that the result depends on (hexadecimal sha256)."""
-        parts = [
-            self.trace.sha256,
-            self.machine.name,
-            self.machine.model,
-            msgspec.to_builtins(self.machine.config),
-            msgspec.to_builtins(self.machine.energy),
-            self.engine,
-            self.layers,
-            __version__,
-        ]
-        return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()
+__all__ = ["Case", "Outcome", "grid_points", "sweep"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +46,8 @@ def sweep(
     A case that fails is recorded with its error and does not stop the others. ``workers`` processes share the work
     (1: none but this one), or those of the Dask cluster whose scheduler is at ``cluster``; or a ``crew`` that is there
     already, and stays. ``progress`` is called with (done, all). An interrupt loses only what is being computed.
+    A script must ask for ``workers`` under ``if __name__ == "__main__":``, for each of them runs the script's file, as
+    Python has it; where it does not, this raises InputError.
     """
     cases = list(cases)
     if cluster is not None:
@@ -104,7 +78,7 @@ def sweep(
             own.close()
 
 
-def _run(cases: Sequence[Case], workers: int, cluster: str | None) -> Iterator[tuple[Case, str | None, str | None]]:
+def _run(cases: Sequence[Case], workers: int, cluster: str | None) -> Iterator[Finished]:
     if not cases:
         return
     workers = min(workers, len(cases))

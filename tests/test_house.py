@@ -74,6 +74,49 @@ def test_imports_point_one_way(path):
             assert all(not alias.name.startswith("gossamer") for alias in node.names)
 
 
+def imported(path, files):
+    """Return which of ``files`` the one at ``path`` imports, wherever in it and for whatever use."""
+    package = path.relative_to(ROOT).parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = ROOT.joinpath(*package[: len(package) - node.level + 1], *(node.module or "").split("."))
+            for alias in node.names:  # a file by that name, or a name of the file or package that is imported from
+                for found in (base / f"{alias.name}.py", base / alias.name / "__init__.py", base.with_suffix(".py"),
+                              base / "__init__.py"):  # fmt: skip
+                    if found in files:
+                        yield found
+                        break
+
+
+def a_circle(imports):
+    """Return files of which each imports the next, the first again at the end; none where there is no circle."""
+    done, way = set(), []
+
+    def follow(path):
+        if path in way:
+            return [*way[way.index(path) :], path]
+        if path in done:
+            return []
+        way.append(path)
+        circle = next(filter(None, map(follow, imports[path])), [])
+        way.pop()
+        done.add(path)
+        return circle
+
+    return next(filter(None, map(follow, imports)), [])
+
+
+def test_no_files_import_one_another_in_a_circle():
+    files = set(package_files())
+    circle = a_circle({path: sorted(set(imported(path, files)) - {path}) for path in sorted(files)})
+    assert not circle, " -> ".join(str(path.relative_to(ROOT)) for path in circle)
+
+
+def test_a_circle_is_found_behind_a_way_into_it():
+    assert a_circle({"way": ["a"], "a": ["b"], "b": ["d", "c"], "c": ["a"], "d": []}) == ["a", "b", "c", "a"]
+    assert a_circle({"a": ["b", "c"], "b": ["d"], "c": ["d"], "d": []}) == []
+
+
 def test_parts_know_nothing_of_the_models_that_are_made_of_them():
     for path in (ROOT / "models" / "parts").rglob("*.py"):
         package = path.relative_to(ROOT).parts[:-1]

@@ -6,14 +6,10 @@ the hidden state. A projection is the ninth. Each of them is multiplied on its o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from .errors import InputError
-
-if TYPE_CHECKING:
-    from .trace import Layer
+from .layer_fields import LayerFields
 
 GATES = ("i", "f", "g", "o")  # g is the candidate of the cell, behind a tanh; the others are behind a sigmoid
 
@@ -30,7 +26,7 @@ def split(weight: np.ndarray, inputs: int) -> dict[str, np.ndarray]:
     }
 
 
-def check_lstm(layer: Layer, shape: tuple[int, ...], where: str) -> None:
+def check_lstm(layer: LayerFields, shape: tuple[int, ...], where: str) -> None:
     """Raise InputError, naming ``where``, for the first rule on shapes that an ``lstm`` breaks."""
     for name in ("codes", "bias_codes", "codebook"):
         if layer.__dict__[name] is not None:
@@ -60,7 +56,7 @@ def check_lstm(layer: Layer, shape: tuple[int, ...], where: str) -> None:
         raise InputError(f"{where}: peephole must be {(3, cells)}, a row for each of i, f and o, not {peephole.shape}")
 
 
-def check_lstm_pattern(layer: Layer, where: str) -> None:
+def check_lstm_pattern(layer: LayerFields, where: str) -> None:
     """Raise InputError, naming ``where``, matrix and place, unless each matrix of an ``lstm`` keeps its pattern."""
     kept = layer.weight if layer.mask is None else layer.mask
     for name, matrix in split(kept, layer.inputs.shape[2]).items():

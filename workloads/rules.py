@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from .blocks import first_not_finite, first_where
+from .blocks import first_where
 from .errors import InputError
-from .limits import room
+from .layer_fields import LayerFields
+from .limits import SIZE_LIMIT, room
 from .lstm_rules import check_lstm, check_lstm_pattern
-
-if TYPE_CHECKING:
-    from .trace import Layer
 
 VERSION = 1
 OPS = {  # op: dimensions of its weight
@@ -44,7 +42,7 @@ OWNERS = {
 }  # fmt: skip
 
 
-def check_layer(layer: Layer) -> None:
+def check_layer(layer: LayerFields) -> None:
     """Raise InputError for the first rule that ``layer`` breaks; the message names layer, tensor, rule and value."""
     check_name("layer name", layer.name)
     where = f"layer {layer.name}"
@@ -95,7 +93,7 @@ def _check_flat(attributes: Mapping[str, Any], where: str) -> None:
             )
 
 
-def _check_arrays(layer: Layer, where: str) -> None:
+def _check_arrays(layer: LayerFields, where: str) -> None:
     if layer.op == "point_op":
         for name in ("weight", "bias", "mask", "codes", "bias_codes", "codebook"):
             if layer.__dict__[name] is not None:
@@ -115,14 +113,19 @@ def _check_arrays(layer: Layer, where: str) -> None:
         if not isinstance(array, np.ndarray) or array.dtype != dtype:
             met = getattr(array, "dtype", type(array).__name__)
             raise InputError(f"{where}: tensor {name} must be {dtype}, not {met}; convert it with astype('{dtype}')")
-        place = first_not_finite(array) if dtype == np.float32 else None
+        place = first_where(_is_beyond, array) if dtype == np.float32 else None
         if place is not None:
+            rule = "at most 2^48 in size" if np.isfinite(array[place]) else "finite"
             raise InputError(
-                f"{where}: tensor {name} must be finite, and holds {array[place]} at {place}; replace such values"
+                f"{where}: tensor {name} must be {rule}, and holds {array[place]} at {place}; replace such values"
             )
 
 
-def _check_shapes(layer: Layer, where: str) -> None:
+def _is_beyond(part: np.ndarray) -> np.ndarray:
+    return np.asarray(~(np.abs(part) <= SIZE_LIMIT))  # true of what is not a number too
+
+
+def _check_shapes(layer: LayerFields, where: str) -> None:
     if layer.op == "point_op":
         _check_point_op(layer, where)
         return
@@ -132,7 +135,7 @@ def _check_shapes(layer: Layer, where: str) -> None:
         raise InputError(f"{where}: the weight of {layer.op} must have {OPS[layer.op]} dimensions, not {kept.shape}")
     if 0 in kept.shape:
         raise InputError(f"{where}: every side of the weight must be at least 1, not {kept.shape}")
-    checks: dict[str, Callable[[Layer, tuple[int, ...], str], None]] = {
+    checks: dict[str, Callable[[LayerFields, tuple[int, ...], str], None]] = {
         "linear": _check_linear, "conv2d": _check_conv2d, "lstm": check_lstm, "matmul": _check_matmul,
         "sparse_conv3d": _check_sparse_conv,
     }  # fmt: skip
@@ -155,7 +158,7 @@ def _check_shapes(layer: Layer, where: str) -> None:
         _check_codes(layer, where)
 
 
-def _check_linear(layer: Layer, shape: tuple[int, ...], where: str) -> None:
+def _check_linear(layer: LayerFields, shape: tuple[int, ...], where: str) -> None:
     inputs = layer.inputs.shape
     if len(inputs) < 2 or inputs[-1] != shape[1]:
         raise InputError(f"{where}: inputs must be (batch, ..., {shape[1]}) to meet weight {shape}, not {inputs}")
@@ -178,7 +181,7 @@ def _check_linear(layer: Layer, shape: tuple[int, ...], where: str) -> None:
         raise InputError(f"{where}: chain must say {shape[1]}, {shape[0]} at {index}, as the weight does, not {chain}")
 
 
-def _check_matmul(layer: Layer, shape: tuple[int, ...], where: str) -> None:
+def _check_matmul(layer: LayerFields, shape: tuple[int, ...], where: str) -> None:
     inputs = layer.inputs.shape
     if len(inputs) != 3 or inputs[0] != shape[0] or inputs[2] != shape[2]:
         raise InputError(f"{where}: inputs must be ({shape[0]}, rows, {shape[2]}) to meet weight {shape}, not {inputs}")
@@ -189,7 +192,7 @@ def _check_matmul(layer: Layer, shape: tuple[int, ...], where: str) -> None:
     _check_samples(layer, shape[0], "products", where)
 
 
-def _check_samples(layer: Layer, count: int, what: str, where: str) -> None:
+def _check_samples(layer: LayerFields, count: int, what: str, where: str) -> None:
     """Raise InputError unless attribute samples says to how many samples ``count`` inputs or products belong."""
     if "samples" not in layer.attributes and layer.op != "matmul":
         return
@@ -200,7 +203,7 @@ def _check_samples(layer: Layer, count: int, what: str, where: str) -> None:
         )
 
 
-def _check_sparse_conv(layer: Layer, shape: tuple[int, ...], where: str) -> None:
+def _check_sparse_conv(layer: LayerFields, shape: tuple[int, ...], where: str) -> None:
     _check_known(layer, tuple(DEFAULTS["sparse_conv3d"]), where)
     attributes = DEFAULTS["sparse_conv3d"] | dict(layer.attributes)
     for name, limit in (("kernel_size", 31), ("stride", 64), ("tensor_stride", 2**15)):
@@ -252,7 +255,7 @@ def _check_different(points: np.ndarray, name: str, where: str) -> None:
         raise InputError(f"{where}: {name} must all differ, and {point} occurs twice")
 
 
-def _check_point_op(layer: Layer, where: str) -> None:
+def _check_point_op(layer: LayerFields, where: str) -> None:
     kind: Any = layer.attributes.get("kind")
     if not isinstance(kind, str) or kind not in POINT_OPS:
         raise InputError(f"{where}: kind must be one of {', '.join(POINT_OPS)}, not {kind!r:.80}")
@@ -289,14 +292,14 @@ def _check_point_op(layer: Layer, where: str) -> None:
         )
 
 
-def _check_known(layer: Layer, known: tuple[str, ...], where: str) -> None:
+def _check_known(layer: LayerFields, known: tuple[str, ...], where: str) -> None:
     unknown = set(layer.attributes) - set(known)
     if unknown:
         met = ", ".join(sorted(map(repr, unknown)))
         raise InputError(f"{where}: {layer.op} knows the attributes {', '.join(known)}, not {met}")
 
 
-def _check_conv2d(layer: Layer, shape: tuple[int, ...], where: str) -> None:
+def _check_conv2d(layer: LayerFields, shape: tuple[int, ...], where: str) -> None:
     _check_known(layer, (*DEFAULTS["conv2d"], "samples"), where)
     attributes = DEFAULTS["conv2d"] | dict(layer.attributes)
     for name, least in (("stride", 1), ("padding", 0), ("dilation", 1)):
@@ -331,7 +334,7 @@ def _check_conv2d(layer: Layer, shape: tuple[int, ...], where: str) -> None:
         )
 
 
-def _check_codes(layer: Layer, where: str) -> None:
+def _check_codes(layer: LayerFields, where: str) -> None:
     assert layer.codes is not None
     book = layer.codebook
     if book is None or book.ndim != 1 or not 2 <= book.size <= 256:
@@ -345,7 +348,7 @@ def _check_codes(layer: Layer, where: str) -> None:
             raise InputError(f"{where}: {name} must be below the codebook's {book.size} entries, not {array.max()}")
 
 
-def _check_mask(layer: Layer, where: str) -> None:
+def _check_mask(layer: LayerFields, where: str) -> None:
     if layer.mask is None:
         return
     kept = layer.weight if layer.codes is None else layer.codes

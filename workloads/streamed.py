@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, overload
+from typing import overload
 
-if TYPE_CHECKING:
-    from .trace import Layer
+from .layer import Layer
 
 
-class StreamedLayers(Sequence["Layer"]):
+class StreamedLayers(Sequence[Layer]):
     """The layers of a trace larger than one would keep in memory: ``load`` makes the one at an index, every time anew.
 
     ``names`` are known without reading any. Whoever goes through the layers holds one at a time, as long as it lets go

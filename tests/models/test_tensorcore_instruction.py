@@ -9,14 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gossamer.models import load_machine
-from gossamer.models.parts.tensorcore.instruction import (
-    SHAPES,
-    SPARSE_SHAPES,
-    Instruction,
-    schedule,
-    steady_round,
-    time_instruction,
-)
+from gossamer.models.parts.tensorcore.instruction import schedule, steady_round
+from gossamer.models.parts.tensorcore.mma import SHAPES, SPARSE_SHAPES, Instruction, time_instruction
 from gossamer.models.tensorcore import instruction_throughput
 from gossamer.simulator.timeline import Timeline
 from gossamer.workloads import InputError

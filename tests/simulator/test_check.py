@@ -1,10 +1,13 @@
 """The check of engines and numbers: it passes on what is right, and fails on what is not."""
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gossamer.__main__ import main
 from gossamer.models import eie, load_machine
 from gossamer.simulator.check import check
 from gossamer.workloads import Layer, Trace
@@ -80,3 +83,13 @@ def test_layers_that_fit_alone_but_not_together_are_warned_of():
         "Spmat SRAM: all 2 layers together take 120 bytes a PE, and it has 100; they cannot stay on chip at once",
         "Ptr SRAM: all 2 layers together take 124 bytes a PE, and it has 100; they cannot stay on chip at once",
     ]
+
+
+def test_a_terminal_is_told_which_layer_of_how_many_is_at_work(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    assert main(["check", "lenet-digits-imp", "--on", "systolic-16x16", "--layer", "fc[23]"]) == 0
+    shown = capsys.readouterr().err
+    assert "1/2" in shown
+    assert "fc3" in shown

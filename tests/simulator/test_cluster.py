@@ -42,7 +42,7 @@ else:
 """
 PRELOAD_GOSSAMER = """
 import json, os
-from gossamer.simulator import crew, release
+from gossamer.simulator import cases, release
 from gossamer.workloads.trace import Trace
 
 pretended = json.loads(os.environ["RELEASE"]) | json.loads(os.environ.get("PRETEND", "{}"))
@@ -53,13 +53,13 @@ def arrive(trace, state):
     with open("arrivals", "a") as file:
         file.write(f"{os.getpid()} {trace.name}\\n")
 
-def simulate(machine, trace, _simulate=crew.simulate, **options):
+def simulate(machine, trace, _simulate=cases.simulate, **options):
     if trace.name == "killer":
         os._exit(1)
     return _simulate(machine, trace, **options)
 
 Trace.__setstate__ = arrive
-crew.simulate = simulate
+cases.simulate = simulate
 """
 
 

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import subprocess
 import sys
 
 import msgspec
@@ -101,6 +102,57 @@ def test_a_worker_that_dies_costs_only_the_case_that_killed_it():
     outcomes = sweep(all_cases, workers=2)
     assert outcomes[-1].error == "WorkerDied: the process that ran this case was killed (out of memory?)"
     assert all(outcome.error is None for outcome in outcomes[:-1])
+
+
+SCRIPT = """
+import os
+import numpy as np
+from gossamer.models import load_machine
+from gossamer.simulator.sweep import Case, sweep
+from gossamer.workloads import Layer, Trace
+
+def run():
+    weight = np.eye(200, dtype=np.float32)  # more bytes than a pipe holds
+    trace = Trace(name="eye", layers=[Layer(name="fc", op="linear", weight=weight, inputs=weight[:1])])
+    cases = [Case(trace, load_machine("eie-64pe", queue_depth=depth)) for depth in range(2, {cases})]
+    print(*{{outcome.error for outcome in sweep(cases, workers=2)}})
+
+"""
+
+
+def run_script(path, ending, cases=6):
+    path.write_text(SCRIPT.format(cases=cases) + ending)
+    return subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize("cases", [4, 2000])
+def test_a_script_that_its_workers_would_run_again_is_told_so_in_one_line(tmp_path, cases):
+    done = run_script(tmp_path / "mine.py", "run()", cases)
+    assert done.returncode == 1 and not done.stdout
+    assert done.stderr.splitlines()[-1] == (
+        f"gossamer.workloads.errors.InputError: {tmp_path / 'mine.py'}: each worker process runs this file, so what "
+        'starts workers must stand under if __name__ == "__main__":, and does not; put it there, or take workers=1'
+    )
+    assert done.stderr.count("Traceback") == 1  # the workers say nothing
+
+
+def test_a_script_that_asks_whether_it_is_the_program_has_its_workers(tmp_path):
+    done = run_script(tmp_path / "mine.py", 'if __name__ == "__main__":\n    run()')
+    assert (done.returncode, done.stdout, done.stderr) == (0, "None\n", "")
+
+
+def test_workers_that_die_before_they_have_begun_end_a_sweep(tmp_path):
+    done = run_script(tmp_path / "mine.py", 'if __name__ == "__main__":\n    run()\nelse:\n    os._exit(1)', 4)
+    assert (done.returncode, done.stdout) == (
+        0,
+        "WorkerDied: the process that ran this case was killed (out of memory?)\n",
+    )
+
+
+def test_each_worker_meets_the_traces_of_a_sweep_one_after_another():
+    all_cases = cases(grid_points({"queue_depth": [2, 8]}), [trace(seed) for seed in range(7)])
+    one, two = sweep(all_cases), sweep(all_cases, workers=2)
+    assert [msgspec.to_builtins(o.result) for o in one] == [msgspec.to_builtins(o.result) for o in two]
 
 
 def test_a_key_depends_on_all_that_the_result_depends_on():

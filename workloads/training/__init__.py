@@ -2,7 +2,9 @@
 
 from .checkpoint import export_checkpoint, is_checkpoint, load_checkpoint
 from .recipe import Recipe, load_recipe, recipe_names
-from .run import Level, Run, prune, train
+from .run import Run
+from .trained import Level
+from .trainer import prune, train
 
 __all__ = [
     "Level",

@@ -14,8 +14,9 @@ from ..files.container import Container, container_bytes, one_line, read_contain
 from ..pruning import Weights
 from ..trace import Trace
 from .recipe import Recipe, build_recipe
-from .run import Level, Run
+from .run import Run
 from .stages import MASK
+from .trained import Level, Trained
 
 KEY = "gossamer.checkpoint"
 VERSION = 2
@@ -59,7 +60,7 @@ def export_checkpoint(path: str | Path, *, products: bool = False, fold_batch_no
         raise InputError(f"{path}: {error}") from None
 
 
-def checkpoint_bytes(run: Run) -> bytes:
+def checkpoint_bytes(run: Trained) -> bytes:
     """Return the checkpoint of ``run``; the same run gives the same bytes."""
     names = tuple(run.weights), tuple(run.buffers)  # in the network's order; a container sorts by name
     header = _Header(VERSION, msgspec.to_builtins(run.recipe), run.history, run.made_with, *names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,13 +17,11 @@ from ..trace import Trace
 from .capture import Captured, capture_all
 from .loop import deterministic
 from .promise import pattern_of
-
-if TYPE_CHECKING:
-    from .run import Run
+from .trained import Trained
 
 
 def trace_of(
-    run: Run,
+    run: Trained,
     *,
     module: nn.Module | None = None,
     samples: np.ndarray | torch.Tensor | None = None,
@@ -70,7 +68,7 @@ def trace_of(
 
 
 def captured_of(
-    run: Run, module: nn.Module, samples: torch.Tensor, *, products: bool = False, fold_batch_norm: bool = False
+    run: Trained, module: nn.Module, samples: torch.Tensor, *, products: bool = False, fold_batch_norm: bool = False
 ) -> Captured:
     """Return what ``samples`` come to in ``module`` with the run's weights, statistics and masks; it is left as it was.
 
@@ -100,7 +98,7 @@ def captured_of(
         module.load_state_dict(before)
 
 
-def _provenance(run: Run, captured: Captured) -> dict[str, Any]:
+def _provenance(run: Trained, captured: Captured) -> dict[str, Any]:
     """Return where the weights come from; ``sparsity`` counts all kernels, prunable or not, and no biases."""
     recipe = run.recipe
     trained = [layer for layer in captured.layers if layer.op not in UNTRAINED]

@@ -382,7 +382,8 @@ def rate_factor(recipe: Recipe, epoch: float) -> float:
     if recipe.schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * min(epoch / recipe.schedule_epochs, 1.0)))
     if recipe.schedule == "multistep":
-        return float(recipe.gamma ** sum(epoch >= milestone for milestone in recipe.milestones))
+        passed = sum(epoch >= milestone for milestone in recipe.milestones)
+        return math.exp(min(passed * math.log(recipe.gamma), 60.0)) if recipe.gamma > 1 else recipe.gamma**passed
     return 1.0
 
 

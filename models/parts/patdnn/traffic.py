@@ -12,15 +12,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .config import Config
 from .plan import Geometry, Kernels, Plan
-
-if TYPE_CHECKING:
-    from .timing import Run
+from .run import Run
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ..dense import bias_of
 from ..dispatch import Dispatcher
 from .config import Config
 from .plan import Geometry, Kernels, Plan, Tile, blocks_of, input_words, tiles_of
-from .timing import (
+from .run import (
     COMPUTE,
     DISPATCHES,
     FILL,
@@ -32,8 +32,8 @@ from .timing import (
     SWITCHES,
     WEIGHT_LOADS,
     Run,
-    front_cycles,
 )
+from .timing import front_cycles
 
 if TYPE_CHECKING:
     from ....simulator.timeline import Timeline

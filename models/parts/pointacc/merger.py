@@ -7,16 +7,14 @@ of the next, and so on. What it puts out lies in order; `drain` holds it back fo
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import simpy
 
 from . import network
+from .logbook import Logbook
 from .network import PADDING, RANK, SEGMENT
-
-if TYPE_CHECKING:
-    from .stages import Unit
 
 Process = Generator[simpy.Event, Any, None]
 Blocks = Generator[simpy.Event, Any, np.ndarray]
@@ -27,7 +25,7 @@ THRESHOLD_ROWS = RANK + 1  # equal keys of two arrays retire together
 class MergeSort:
     """The merger: a step a cycle."""
 
-    def __init__(self, unit: Unit) -> None:
+    def __init__(self, unit: Logbook) -> None:
         self.unit, self.env, self.mapper = unit, unit.env, unit.mapper
 
     def run(self, queues: list[simpy.Store], names: list[str], out: simpy.Store) -> Process:

@@ -8,33 +8,27 @@ ahead until the queues of Buffering are full.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import simpy
 
 from . import network
-from .mapper import Mapper, counted
+from .logbook import Logbook
+from .mapper import Mapper
 from .merger import END, MergeSort, Process
 from .network import KEY, SEGMENT, SOURCE
-
-if TYPE_CHECKING:
-    from ....simulator.timeline import Timeline
 
 OUTSIDE = 1 << 31  # key of a point beyond the radius: above the bits of any float32
 QUEUE = 4  # blocks of each array that Buffering holds ready: two windows of flims
 Runs = Generator[simpy.Event, Any, list[np.ndarray]]
 
 
-class Unit:
-    """The stages of one mapping unit, its clock, its counts, and the log of who did what."""
+class Unit(Logbook):
+    """The stages of one mapping unit, and the logbook that they share."""
 
     def __init__(self, mapper: Mapper) -> None:
-        self.mapper = mapper
-        self.env = simpy.Environment()
-        self.counts = counted()
-        self.log: dict[str, list[tuple[str, int, int]]] = {}
-        self.matches: list[tuple[int, int]] = []  # (cycle, matches so far)
+        super().__init__(mapper)
         self.fetch_coords = FetchCoords(self)
         self.calculate_distance = CalculateDistance(self)
         self.sort = Sort(self)
@@ -42,42 +36,11 @@ class Unit:
         self.merge_sort = MergeSort(self)
         self.detect_intersection = DetectIntersection(self)
 
-    def run(self, operation: Generator[simpy.Event, Any, Any], timeline: Timeline | None) -> tuple[Any, int]:
-        """Return what ``operation`` returns, and the cycles it took, having drawn it on ``timeline``."""
-        data = self.env.run(until=self.env.process(operation))
-        cycles = int(self.env.now)
-        if timeline is not None:
-            for track, intervals in self.log.items():
-                for name, start, end in intervals:
-                    timeline.interval(track, name, start, end)
-            for time, matches in self.matches:
-                timeline.change("matches", time, matches)
-            timeline.advance(cycles)
-        return data, cycles
-
-    def link(self) -> simpy.Store:
-        """Return a link between two stages."""
-        return simpy.Store(self.env)
-
-    def count(self, **amounts: int) -> None:
-        """Add to the counts."""
-        for name, amount in amounts.items():
-            self.counts[name] += int(amount)
-
-    def show(self, track: str, name: str, start: int, end: int) -> None:
-        """Log that ``track`` does ``name`` from ``start`` to ``end`` cycles from now."""
-        log = self.log.setdefault(track, [])
-        begin, finish = int(self.env.now) + start, int(self.env.now) + end
-        if log and log[-1][0] == name and log[-1][2] >= begin:
-            log[-1] = (name, log[-1][1], finish)
-        else:
-            log.append((name, begin, finish))
-
 
 class FetchCoords:
     """Reads points and keys."""
 
-    def __init__(self, unit: Unit) -> None:
+    def __init__(self, unit: Logbook) -> None:
         self.unit, self.env = unit, unit.env
 
     def stream(self, name: str, values: np.ndarray, width: int, kind: str, out: simpy.Store) -> Process:
@@ -106,7 +69,7 @@ class FetchCoords:
 class CalculateDistance:
     """Shifts and floors coordinates, and measures how far points are from one another."""
 
-    def __init__(self, unit: Unit) -> None:
+    def __init__(self, unit: Logbook) -> None:
         self.unit, self.env = unit, unit.env
 
     def shift(self, blocks: simpy.Store, shifts: list[int], out: simpy.Store) -> Process:
@@ -175,7 +138,7 @@ class CalculateDistance:
 class Sort:
     """The bitonic sorter: a block a cycle."""
 
-    def __init__(self, unit: Unit) -> None:
+    def __init__(self, unit: Logbook) -> None:
         self.unit, self.env = unit, unit.env
 
     def run(self, items: simpy.Store, out: simpy.Store) -> Process:
@@ -195,7 +158,7 @@ class Sort:
 class Buffering:
     """Holds sorted runs, and the queues that MergeSort takes its blocks from."""
 
-    def __init__(self, unit: Unit) -> None:
+    def __init__(self, unit: Logbook) -> None:
         self.unit, self.env = unit, unit.env
 
     def queues(self) -> list[simpy.Store]:
@@ -235,7 +198,7 @@ class Buffering:
 class DetectIntersection:
     """Compares neighbours among what leaves the merger, a block at a time."""
 
-    def __init__(self, unit: Unit) -> None:
+    def __init__(self, unit: Logbook) -> None:
         self.unit, self.env = unit, unit.env
         self.found = 0
 

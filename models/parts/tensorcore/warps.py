@@ -14,7 +14,7 @@ import simpy
 
 from ..waiting import pass_time
 from .config import Config
-from .instruction import Instruction, Schedule, Ticks
+from .mma import Instruction, Schedule, Ticks
 
 if TYPE_CHECKING:
     from ....simulator.timeline import Timeline

@@ -23,16 +23,10 @@ from gossamer.workloads.training.kernels import companions, kernels, uses
 
 from ..refusals import message
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIDE = 5  # cells of the cubes that are drawn
 LAYERS = ("conv1", "down1", "conv2", "down2", "conv3")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def seeded(make, seed=3):
