@@ -25,8 +25,9 @@ import numpy as np
 
 from ..simulator.memo import Memo
 from ..simulator.result import LayerResult
-from ..workloads.formats.block_ell import PADDING, BlockEll, encode, kept_blocks, storage_bits
-from ..workloads.gemm import Gemm, Operands, lower_gemm, operands, vectors
+from ..workloads.blocks import row_blocks
+from ..workloads.formats.block_ell import kept_blocks, storage_bits
+from ..workloads.gemm import Gemm, Operands, kept_operands, lower_gemm, operands, vectors
 from ..workloads.trace import Layer
 from .parts.counting import share_of
 from .parts.energy import energy_of
@@ -125,11 +126,10 @@ def events(machine: Machine, layer: Layer, timeline: Timeline | None = None) -> 
         account = run(job.config, job.gemm, job.plan, job.times, None, timeline)
         return _result(machine, job, layer, account, None)
     given = operands(layer)
-    rounded = tensorcore_values.prepare(config, given)
-    rows = _BlockRows([_encoded(config, layer, product.weight) for product in rounded], rounded, job)
+    rows = _BlockRows(job, layer, given)
     sums = [[tensorcore_values.zeros(whole.columns, config.block, config.dtype)] for _ in range(len(rows))]
     account = run(job.config, job.gemm, job.plan, job.times, Values(rows, sums), timeline)  # type: ignore[arg-type]
-    return _result(machine, job, layer, account, _finish(job, layer, given, rounded, [part for (part,) in sums]))
+    return _result(machine, job, layer, account, _finish(rows, layer, [part for (part,) in sums]))
 
 
 def error_bound(machine: Machine, layer: Layer) -> np.ndarray:
@@ -147,18 +147,16 @@ def _shape(config: Config, layer: Layer, gemm: Gemm) -> Shape:
     tall, wide = -(-gemm.rows // block), -(-gemm.reduction // block)
     if layer.op == "matmul":  # what stands for its weight is not known before it is there: all of it is kept
         return Shape(gemm.count, tall, wide, gemm.count * tall * wide)
-    weights = _by_cell(layer, gemm)
-    kept = [kept_blocks(weight, block).sum(axis=1) for weight in weights]
+    kept = [kept_blocks(weight, block).sum(axis=1) for weight in kept_operands(layer)]
     widest = max(int(part.max()) for part in kept)
     return Shape(gemm.count, tall, max(1, widest), sum(int(part.sum()) for part in kept))
 
 
-def _by_cell(layer: Layer, gemm: Gemm) -> np.ndarray:
-    """Return the weight, (products, rows, reduction), its reduction over cells, then channels, as it is multiplied."""
-    if layer.op != "conv2d":
-        return layer.kept.reshape(gemm.count, gemm.rows, gemm.reduction)
-    parts = layer.kept.reshape(gemm.count, gemm.rows, gemm.channels, gemm.cells)
-    return np.ascontiguousarray(parts.transpose(0, 1, 3, 2)).reshape(gemm.count, gemm.rows, gemm.reduction)
+def _kept(config: Config, layer: Layer, weight: np.ndarray) -> np.ndarray:
+    """Return which blocks of a product's weight, as it is multiplied, are kept, (block rows, block columns) bool."""
+    if layer.op == "matmul":
+        return np.ones([-(-side // config.block) for side in weight.shape], bool)
+    return kept_blocks(weight, config.block)
 
 
 def _job(config: Config, shape: Shape, whole: Gemm) -> Job:
@@ -191,20 +189,20 @@ def _job(config: Config, shape: Shape, whole: Gemm) -> Job:
     return Job(own, shape, whole, gemm, planned, times)
 
 
-def _encoded(config: Config, layer: Layer, weight: np.ndarray) -> BlockEll:
-    if layer.op == "matmul":
-        weight = np.where(weight == 0, 1, weight)  # so that no block is left out; values come from the operands
-    return encode(weight, config.block)
-
-
 class _BlockRows(Sequence[Rounded]):
     """The operands of each block row: its blocks side by side, and the rows of the dense matrix that stand under them.
 
-    Made when asked for, for all of them together would be far larger than the layer; ``job`` has their common width.
+    Made when asked for, weights rounded then too, for all of them together would be far larger than the layer. ``job``
+    has their common width; ``vectors`` are those of ``given``, the products of ``layer``, in the machine's format.
     """
 
-    def __init__(self, encoded: list[BlockEll], rounded: list[Rounded], job: Job) -> None:
-        self.encoded, self.rounded, self.job = encoded, rounded, job
+    def __init__(self, job: Job, layer: Layer, given: list[Operands]) -> None:
+        self.job, self.given = job, given
+        self.peaks = tensorcore_values.peaks(given, job.config.dtype)
+        # Without rows, and so without weights: what is left is rounded once.
+        none = slice(0, 0)
+        self.vectors = [Rounded.of(product.of_rows(none), job.config.dtype, *self.peaks) for product in given]
+        self.kept = [_kept(job.config, layer, weight) for weight in kept_operands(layer)]
         self.held: tuple[int, Rounded] | None = None
 
     def __len__(self) -> int:
@@ -221,27 +219,37 @@ class _BlockRows(Sequence[Rounded]):
             self.held = (index, self._gather(index))
         return self.held[1]
 
+    def weight(self, product: int, rows: slice) -> np.ndarray:
+        """Return some rows of a product's weight in the machine's format."""
+        given = self.given[product]
+        part = Operands(given.weight[rows], given.vectors[:0])
+        return Rounded.of(part, self.job.config.dtype, *self.peaks).weight
+
+    def lost(self) -> int:
+        """Count the operands that are infinite or NaN."""
+        lost = sum(tensorcore_values.count_lost(held.vectors) for held in self.vectors)
+        for product, given in enumerate(self.given):
+            lost += sum(tensorcore_values.count_lost(self.weight(product, rows)) for rows in row_blocks(given.weight))
+        return lost
+
     def _gather(self, index: int) -> Rounded:
         product, row = divmod(index, self.job.shape.block_rows)
-        block, given = self.job.config.block, self.rounded[product]
-        columns = self.encoded[product].columns[row]
+        block, given = self.job.config.block, self.vectors[product]
         depth = self.job.gemm.channels
-        weight = np.zeros((block, depth), given.weight.dtype)
+        whole = self.weight(product, slice(row * block, (row + 1) * block))
+        weight = np.zeros((block, depth), whole.dtype)
         gathered = np.zeros((len(given.vectors), depth), given.vectors.dtype)
-        rows = slice(row * block, (row + 1) * block)
-        for place, column in enumerate(columns[columns != PADDING]):
+        for place, column in enumerate(np.flatnonzero(self.kept[product][row])):
             under = slice(column * block, (column + 1) * block)
-            part, inputs = given.weight[rows, under], given.vectors[:, under]
+            part, inputs = whole[:, under], given.vectors[:, under]
             weight[: part.shape[0], place * block : place * block + part.shape[1]] = part
             gathered[:, place * block : place * block + part.shape[1]] = inputs
         return Rounded(weight, gathered, None, given.scale)
 
 
 def _values(job: Job, layer: Layer) -> tuple[np.ndarray, dict[str, float]]:
-    given = operands(layer)
-    rounded = tensorcore_values.prepare(job.config, given)
-    rows = _BlockRows([_encoded(job.config, layer, product.weight) for product in rounded], rounded, job)
-    return _finish(job, layer, given, rounded, list(_sums(job, rows)))
+    rows = _BlockRows(job, layer, operands(layer))
+    return _finish(rows, layer, list(_sums(job, rows)))
 
 
 def _sums(job: Job, rows: Sequence[Rounded]) -> Iterator[np.ndarray]:
@@ -251,15 +259,14 @@ def _sums(job: Job, rows: Sequence[Rounded]) -> Iterator[np.ndarray]:
         yield sums
 
 
-def _finish(
-    job: Job, layer: Layer, given: list[Operands], rounded: list[Rounded], sums: list[np.ndarray]
-) -> tuple[np.ndarray, dict[str, float]]:
+def _finish(rows: _BlockRows, layer: Layer, sums: list[np.ndarray]) -> tuple[np.ndarray, dict[str, float]]:
     """Return the output that the ``sums`` of all block rows, (columns, block) each, make, and its error."""
-    tall, outputs = job.shape.block_rows, []
-    for product, held in enumerate(rounded):
+    tall, outputs = rows.job.shape.block_rows, []
+    for product, (held, given) in enumerate(zip(rows.vectors, rows.given, strict=True)):
         parts = np.concatenate(sums[product * tall : (product + 1) * tall], axis=1)
-        outputs.append(held.finish(np.ascontiguousarray(parts[:, : job.whole.rows])))
-    return tensorcore_values.judge(layer, given, tensorcore_values.lost_operands(rounded), outputs)
+        whole = replace(held, bias=given.bias)
+        outputs.append(whole.finish(np.ascontiguousarray(parts[:, : rows.job.whole.rows])))
+    return tensorcore_values.judge(layer, rows.given, rows.lost(), outputs)
 
 
 def _causes(job: Job, account: Account) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, list[int]]]]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..simulator.memo import Memo
 from ..simulator.result import LayerResult
-from ..workloads.gemm import Gemm, lower_gemm, operands, vectors
+from ..workloads.gemm import Gemm, kept_operands, lower_gemm, operands, vectors
 from .parts.csr_spmm import values as csr_spmm_values
 from .parts.csr_spmm.config import LINE_BYTES, SECTOR_BYTES, Config, choose
 from .parts.csr_spmm.rows import measure_work
@@ -98,7 +98,8 @@ def events(machine: Machine, layer: Layer, timeline: Timeline | None = None) -> 
     rounded = csr_spmm_values.prepare(config, given)
     # What is stored is what the layer keeps, were it rounded to zero.
     matrices = [
-        csr_spmm_values.stored(layer, product.weight, held.weight) for product, held in zip(given, rounded, strict=True)
+        csr_spmm_values.stored(layer, kept, held.weight)
+        for kept, held in zip(kept_operands(layer), rounded, strict=True)
     ]
     dense = [np.ascontiguousarray(held.vectors.T) for held in rounded] if config.functional else None
     account, sums = run(config, gemm, times, matrices, dense, timeline)

@@ -206,14 +206,23 @@ def _core(
                     down = some_rows[i : i + config.quantum_rows]
                     across = some_columns[j : j + config.quantum_columns]
                     account.macs += len(down) * len(across)
-                    part = np.ix_(columns.start + across, rows.start + down)
-                    sums[product][part] += np.outer(held.vectors[part[0].ravel(), k], held.weight[part[1].ravel(), k])
+                    _add_products(held, k, columns.start + across, rows.start + down, sums[product])
         if issued:
             yield env.timeout(1)
         account.busy[index] += int(env.now) - start
         account.done[index] = int(env.now)
         if timeline is not None:
             timeline.interval(f"core{index}", f"tile {rows.start},{columns.start}", start, int(env.now))
+
+
+def _add_products(
+    held: tensorcore_values.Rounded, k: int, columns: np.ndarray, rows: np.ndarray, sums: np.ndarray
+) -> None:
+    """Add to ``sums`` at ``columns`` x ``rows`` the products of place ``k``: of what fp16 holds as 0 there are none."""
+    columns = columns[held.vectors[columns, k] != 0]
+    rows = rows[held.weight[rows, k] != 0]
+    with np.errstate(invalid="ignore"):  # of infinities that cancel out the sum is NaN
+        sums[np.ix_(columns, rows)] += np.outer(held.vectors[columns, k], held.weight[rows, k])
 
 
 def _count(matrix: np.ndarray, tile: int) -> np.ndarray:
@@ -228,7 +237,12 @@ def _count(matrix: np.ndarray, tile: int) -> np.ndarray:
 def _values(layer: Layer, products: list[Operands]) -> tuple[np.ndarray, dict[str, float]]:
     def sums_of(held: tensorcore_values.Rounded) -> np.ndarray:
         sums = tensorcore_values.zeros(len(held.vectors), len(held.weight), "fp16")
-        tensorcore_values.accumulate(held.weight, held.vectors, sums)
+        if tensorcore_values.count_lost(held.weight) + tensorcore_values.count_lost(held.vectors):
+            columns, rows = np.arange(len(held.vectors)), np.arange(len(held.weight))
+            for k in range(held.weight.shape[1]):
+                _add_products(held, k, columns, rows, sums)
+        else:  # a zero that is not skipped adds nothing
+            tensorcore_values.accumulate(held.weight, held.vectors, sums)
         return sums
 
     outputs, lost = tensorcore_values.compute(products, "fp16", sums_of)

@@ -175,6 +175,8 @@ def _check_kind(where: str, key: str, value: Any, kind: Any) -> None:
     fits = isinstance(value, kind) or (kind is float and isinstance(value, int))
     if not fits or (isinstance(value, bool) and kind is not bool):
         raise InputError(f"{where}: {key} must be {_KINDS[kind]}, not {shown(value)}")
+    if isinstance(value, str) and not value.isprintable():
+        raise InputError(f"{where}: {key} must be text that can be printed, not {shown(value)}")
 
 
 def _energy_table(config: Any, module: str, where: str) -> EnergyTable | None:

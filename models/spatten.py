@@ -95,7 +95,8 @@ def error_bound(machine: Machine, layer: Layer) -> np.ndarray:
     chosen = top_k(layer.inputs, work.kept)
     np.put_along_axis(read, chosen, np.take_along_axis(layer.inputs, chosen, axis=-1), axis=-1)
     left_out = (layer.inputs - read) @ magnitudes
-    rounding = (work.keys + 1) * float(np.finfo(np.float32).eps) * (layer.inputs @ magnitudes)
+    float32 = np.finfo(np.float32)
+    rounding = (work.keys + 1) * (float(float32.eps) * (layer.inputs @ magnitudes) + float(float32.smallest_subnormal))
     bound: np.ndarray = (left_out + rounding).reshape(-1, work.size)
     return bound
 

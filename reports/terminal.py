@@ -65,7 +65,7 @@ def _value(text: str) -> Any:
 
     try:
         parsed = tomllib.loads(f"value = {text}")
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # a number of thousands of digits among them
         return text
     # What has more in it than a value (a second line, a comment) is no value but the text itself.
     return text if "\n" in text or ("#" in text and not isinstance(parsed["value"], str)) else parsed["value"]

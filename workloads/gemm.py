@@ -150,6 +150,15 @@ def operands(layer: Layer) -> list[Operands]:
     return products
 
 
+def kept_operands(layer: Layer) -> np.ndarray:
+    """Return (products, rows, reduction) of the weights of `operands`, nonzero where one is kept, were its value 0."""
+    gemm = lower_gemm(layer)
+    if layer.op != "conv2d":
+        return layer.kept.reshape(gemm.count, gemm.rows, gemm.reduction)
+    kept = _by_cell(layer.kept.reshape(gemm.count * gemm.rows, -1), gemm.channels)
+    return kept.reshape(gemm.count, gemm.rows, gemm.reduction)
+
+
 def _by_cell(matrix: np.ndarray, channels: int) -> np.ndarray:
     """Return (count, channels x cells) as (count, cells x channels)."""
     parts = matrix.reshape(len(matrix), channels, -1)

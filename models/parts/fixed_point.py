@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -15,12 +16,12 @@ class Format:
     word_bits: int
     fraction_bits: int
 
-    @property
+    @cached_property
     def least(self) -> int:
         """Return the least word."""
         return -(1 << (self.word_bits - 1))
 
-    @property
+    @cached_property
     def greatest(self) -> int:
         """Return the greatest word."""
         return (1 << (self.word_bits - 1)) - 1
@@ -66,7 +67,7 @@ class Datapath:
     activations: Format
     accumulators: Format
 
-    @property
+    @cached_property
     def shift(self) -> int:
         """Return how many fraction bits a product loses on its way to the accumulator; negative where it gains some."""
         return self.weights.fraction_bits + self.activations.fraction_bits - self.accumulators.fraction_bits
@@ -76,7 +77,8 @@ class Datapath:
         shift = self.shift
         return (product + (1 << (shift - 1))) >> shift if shift > 0 else product << -shift
 
-    def accumulate(self, total: int, product: int) -> int:
-        """Return ``total`` plus the aligned ``product``, saturated."""
-        added = total + self.align(product)
-        return min(max(added, self.accumulators.least), self.accumulators.greatest)
+    def accumulate(self, total: int, product: int) -> tuple[int, bool]:
+        """Return ``total`` plus the aligned ``product``, saturated, and whether it had to be."""
+        exact = total + self.align(product)
+        held = min(max(exact, self.accumulators.least), self.accumulators.greatest)
+        return held, held != exact

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,7 @@ from .trace_options import TraceOptions, with_trace_options
 
 if TYPE_CHECKING:
     from ...simulator.timeline import Timeline
+    from ...workloads.trace import Trace
 
 PAIRS_AS_COLUMNS = 8  # of a comparison; more stand in rows
 
@@ -67,9 +69,8 @@ def simulate(
     read = trace_options.reader()
     loaded = read(trace)
     with progress_bar(f"{loaded.name} on {machine.name}") as step:
-        result = simulate(
-            machine, loaded, engine=engine, layers=layer, timeline=recorded, progress=lambda name: step(0, 0, name)
-        )
+        progress = _by_layer(step, loaded, layer)
+        result = simulate(machine, loaded, engine=engine, layers=layer, timeline=recorded, progress=progress)
     if timeline is not None and recorded is not None:
         from ..perfetto import perfetto_json
         from ..vcd import vcd_text
@@ -80,6 +81,15 @@ def simulate(
         write(csv, csv_text(layer_rows(result)).encode())
     finish(json, result.to_json, result_table(result))
     warn(result.warnings + ([] if recorded is None else recorded.warnings()))
+
+
+def _by_layer(step: Callable[[int, int, str], None], trace: Trace, pattern: str | None) -> Callable[[str], None]:
+    """Return what to call with the name of each layer that ``pattern`` chooses as it begins, to move a bar on."""
+    from fnmatch import fnmatchcase
+
+    count = sum(pattern is None or fnmatchcase(name, pattern) for name in trace.names)
+    begun = iter(range(count))
+    return lambda name: step(next(begun), count, name)
 
 
 def _timeline(path: Path | None, window: str | None) -> Timeline | None:
@@ -192,7 +202,7 @@ def check(
     read = trace_options.reader(features)
     loaded = read(trace)
     with progress_bar("check") as step:
-        found = run_check(machine, loaded, layers=layer, progress=lambda name: step(0, 0, name))
+        found = run_check(machine, loaded, layers=layer, progress=_by_layer(step, loaded, layer))
     show(engines_table(found))
     if not all(layer.passed for layer in found):
         raise typer.Exit(1)

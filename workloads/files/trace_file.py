@@ -78,15 +78,21 @@ def save_trace(trace: Trace, path: str | Path) -> Path:
     that the head tells and for what follows it. Raises InputError for a name without ``.safetensors`` and for a place
     that cannot be written.
     """
-    path = Path(path)
-    if path.suffix != SUFFIX:
-        raise InputError(f"{path}: the name of a trace file must end in {SUFFIX}, not {path.suffix!r}; rename it")
+    path = check_place(path)
     if isinstance(trace.layers, StreamedLayers):
         return _save_streamed(trace, path)
     tensors: dict[str, np.ndarray] = {}
     seen: dict[bytes, str] = {}
     layers = [_store_layer(layer, tensors, seen) for layer in trace.layers]
     return write_beside(path, container_bytes(tensors, _metadata(trace, layers)))
+
+
+def check_place(path: str | Path) -> Path:
+    """Return ``path``, where a trace may be written. Raises InputError for a name without ``.safetensors``."""
+    path = Path(path)
+    if path.suffix != SUFFIX:
+        raise InputError(f"{path}: the name of a trace file must end in {SUFFIX}, not {path.suffix!r}; rename it")
+    return path
 
 
 def _save_streamed(trace: Trace, path: Path) -> Path:

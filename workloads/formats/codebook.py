@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from ..blocks import row_blocks
 from ..checks import whole
 
 BLOCK = 2**12  # values between two stored sums, and those that are encoded at a time
@@ -32,10 +33,10 @@ def quantize(weight: np.ndarray, bias: np.ndarray | None, code_bits: int = 4) ->
     as they are. ``code_bits``: 1 to 8. Raises InputError for others.
     """
     whole(code_bits, "code_bits", 1, 8)
-    values = weight[weight != 0]
-    if bias is not None:
-        values = np.concatenate([values, bias[bias != 0]])
-    centroids = cluster(values, (1 << code_bits) - 1)
+    values = _nonzeros([weight] if bias is None else [weight, bias])
+    values.sort()
+    centroids = _cluster_sorted(values, (1 << code_bits) - 1)
+    del values
     codebook = np.zeros(1 << code_bits, np.float32)
     codebook[1 : 1 + len(centroids)] = centroids
     edges = (centroids[1:] + centroids[:-1]) / 2
@@ -57,7 +58,10 @@ def cluster(values: np.ndarray, count: int, rounds: int = 300) -> np.ndarray:
     cluster or ``rounds`` are over. In one dimension a cluster is an interval of the sorted values, so a round costs
     ``count`` binary searches.
     """
-    ordered = np.sort(values)
+    return _cluster_sorted(np.sort(values), count, rounds)
+
+
+def _cluster_sorted(ordered: np.ndarray, count: int, rounds: int = 300) -> np.ndarray:
     if not ordered.size:
         return ordered.astype(np.float64)
     first = ordered[1:] != ordered[:-1]
@@ -77,6 +81,18 @@ def cluster(values: np.ndarray, count: int, rounds: int = 300) -> np.ndarray:
         total = np.diff([sums.below(int(edge)) for edge in edges])
         centroids = np.where(size > 0, total / np.maximum(size, 1), centroids)
     return centroids
+
+
+def _nonzeros(arrays: list[np.ndarray]) -> np.ndarray:
+    """Return the nonzeros of all ``arrays``, 1-D; beside them, no array of the size of one is made."""
+    values = np.empty(sum(np.count_nonzero(array) for array in arrays), np.result_type(*arrays))
+    end = 0
+    for array in arrays:
+        for rows in row_blocks(array):
+            found = array[rows][array[rows] != 0]
+            values[end : end + found.size] = found
+            end += found.size
+    return values
 
 
 class _Sums:

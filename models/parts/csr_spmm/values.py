@@ -11,50 +11,58 @@ from dataclasses import replace
 import numpy as np
 from numba import njit
 
+from ....workloads.blocks import row_blocks
 from ....workloads.formats.csr import Csr, encode
-from ....workloads.gemm import Operands, operands
+from ....workloads.gemm import Operands, kept_operands, operands
 from ....workloads.lowering import join, lower
 from ....workloads.trace import Layer
-from ..tensorcore.values import Rounded, judge, lost_operands, round_to, rounding_bound
+from ..tensorcore.values import Rounded, count_lost, judge, round_to, rounding_bound
 from .config import Config
 
-FLOAT32_STEP = 2.0**-24
+FLOAT32_STEP, FLOAT32_LEAST = 2.0**-24, 2.0**-149
 
 
 def prepare(config: Config, given: list[Operands]) -> list[Rounded]:
     """Return the products of a layer in the machine's number format."""
-    if config.dtype == "fp32":
-        return [Rounded(product.weight, product.vectors, product.bias, 1.0) for product in given]
     return [
-        Rounded(round_to(product.weight, "fp16"), round_to(product.vectors, "fp16"), product.bias, 1.0)
-        for product in given
+        Rounded(_held(config, product.weight), _held(config, product.vectors), product.bias, 1.0) for product in given
     ]
 
 
-def stored(layer: Layer, weight: np.ndarray, rounded: np.ndarray) -> Csr:
-    """Return one product's ``weight`` as it is stored, with ``rounded`` values, some of which may have become zero.
+def stored(layer: Layer, kept: np.ndarray, rounded: np.ndarray) -> Csr:
+    """Return one product's weight as it is stored: ``rounded`` values, be they zero, wherever ``kept`` is nonzero.
 
     Of a product of activations all values are stored.
     """
     if layer.op == "matmul":
-        rows, cols = weight.shape
+        rows, cols = rounded.shape
         columns = np.tile(np.arange(cols, dtype=np.int32), rows)
         return Csr(rows, cols, 32, np.arange(rows + 1, dtype=np.int64) * cols, columns, rounded.ravel())
-    matrix = encode(weight)
+    matrix = encode(kept)
     return replace(matrix, values=rounded[np.repeat(np.arange(matrix.rows), matrix.lengths), matrix.columns])
 
 
 def run(config: Config, layer: Layer) -> tuple[np.ndarray, dict[str, float]]:
-    """Return a layer's outputs, (vectors, out) float32, and how far they are from float64."""
+    """Return a layer's outputs, (vectors, out) float32, and how far they are from float64.
+
+    Rows are independent: a block of them at a time is stored, so that no second matrix of the layer's size is made.
+    """
     given = operands(layer)
-    rounded = prepare(config, given)
-    outputs = []
-    for product, exact in zip(rounded, given, strict=True):
-        matrix, dense = stored(layer, exact.weight, product.weight), np.ascontiguousarray(product.vectors.T)
-        sums = np.zeros((len(product.weight), len(product.vectors)), np.float32)
-        _multiply_all(matrix.values, matrix.columns, matrix.offsets, dense, sums)
-        outputs.append(product.finish(np.ascontiguousarray(sums.T)))
-    return judge(layer, given, lost_operands(rounded), outputs)
+    outputs, lost = [], 0
+    for product, kept in zip(given, kept_operands(layer), strict=True):
+        vectors = _held(config, product.vectors)
+        dense, parts = np.ascontiguousarray(vectors.T), []
+        lost += count_lost(vectors)
+        for rows in row_blocks(product.weight):
+            part = product.of_rows(rows)
+            held = Rounded(_held(config, part.weight), vectors, part.bias, 1.0)
+            lost += count_lost(held.weight)
+            matrix = stored(layer, kept[rows], held.weight)
+            sums = np.zeros((len(part.weight), len(vectors)), np.float32)
+            _multiply_all(matrix.values, matrix.columns, matrix.offsets, dense, sums)
+            parts.append(held.finish(np.ascontiguousarray(sums.T)))
+        outputs.append(np.concatenate(parts, axis=1))
+    return judge(layer, given, lost, outputs)
 
 
 def multiply(matrix: Csr, dense: np.ndarray, row: int, entries: range, columns: range, sums: np.ndarray) -> None:
@@ -70,9 +78,15 @@ def error_bound(config: Config, layer: Layer) -> np.ndarray:
     for product in lower(layer):
         weight, vectors = np.abs(product.weight.astype(np.float64)), np.abs(product.vectors.astype(np.float64))
         bias = 0.0 if product.bias_values is None else np.abs(product.bias_values.astype(np.float64))
-        # A step an addition, one for the bias; each is rounded twice, by a hair more than half a step.
-        bounds.append((weight.shape[1] + 2) * FLOAT32_STEP * 1.0001 * (vectors @ weight.T + bias))
+        # A step an addition, one for the bias; each is rounded twice, by a hair more than half a step, near 0 of the
+        # least number.
+        terms, sums = weight.shape[1] + 2, vectors @ weight.T + bias
+        bounds.append(terms * (FLOAT32_STEP * 1.0001 * sums + FLOAT32_LEAST))
     return join(layer, bounds)
+
+
+def _held(config: Config, values: np.ndarray) -> np.ndarray:
+    return values if config.dtype == "fp32" else round_to(values, "fp16")
 
 
 @njit(cache=True)

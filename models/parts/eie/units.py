@@ -198,11 +198,9 @@ class ProcessingElement:
     def multiply_accumulate(self, row: int, weight: int, activation: int) -> None:
         """Add the product to the accumulator of output ``row``; a bypass lets the same row follow at once."""
         self.macs += 1
-        total = int(self.accumulators[row])
-        product = weight * activation
-        added = self.datapath.accumulate(total, product)
-        self.saturated += added != total + self.datapath.align(product)
-        self.accumulators[row] = added
+        total = self.accumulators.item(row)
+        self.accumulators[row], saturated = self.datapath.accumulate(total, weight * activation)
+        self.saturated += saturated
 
 
 def run(

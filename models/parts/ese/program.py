@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ....workloads.blocks import row_blocks
 from ....workloads.formats import csc
 from ....workloads.lowering import lower
 from ....workloads.lstm import GATES, LstmRun, matrices, run_lstm
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
-    """One sparse matrix: ``words`` (rows, cols) in ``format``, 0 where nothing is stored.
+    """One sparse matrix: ``words`` (rows, cols) int16 in ``format``, 0 where nothing is stored.
 
     ``name``: x_i to x_o, r_i to r_o, p of an lstm, w of a linear layer. ``entries`` and ``nonzeros``: (cols, PEs).
     """
@@ -41,7 +41,9 @@ class Matrix:
     def of(cls, name: str, weight: np.ndarray, config: Config) -> Matrix:
         """Return ``weight``, (rows, cols) float32, as ESE stores it; weights below half a step vanish."""
         form = format_for(largest(weight), config.weight_bits)
-        words = form.to_words(weight)
+        words = np.empty(weight.shape, np.int16)
+        for rows in row_blocks(weight):
+            words[rows] = form.to_words(weight[rows])
         counts = csc.count(words, config.pe_count, config.index_bits)
         return cls(name, weight, words, form, counts.entries.astype(np.int64), counts.nonzeros.astype(np.int64))
 
@@ -49,13 +51,6 @@ class Matrix:
     def rows(self) -> int:
         """Return the number of outputs."""
         return len(self.words)
-
-    @cached_property
-    def by_column(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return rows and words of the nonzeros, column by column, and where each column begins, (cols + 1,)."""
-        columns, rows = np.nonzero(self.words.T)
-        starts = np.searchsorted(columns, np.arange(self.words.shape[1] + 1))
-        return rows, self.words[rows, columns], starts
 
     def bits(self, config: Config) -> dict[str, int]:
         """Return what is stored and fetched, in bits by part."""
@@ -95,7 +90,8 @@ class Program:
             stored = tuple(Matrix.of(name, parts[name], config) for name in order_of(config.order, "p" in parts))
             return cls(stored, layer.inputs, layer.bias, layer.peephole, run.hidden, run)
         (product,) = lower(layer)
-        exact = product.vectors.astype(np.float64) @ product.weight.T.astype(np.float64)
+        vectors, weight = product.vectors.astype(np.float64), product.weight
+        exact = np.concatenate([vectors @ weight[rows].T.astype(np.float64) for rows in row_blocks(weight)], axis=1)
         bias = product.bias_values
         if bias is not None:
             exact += bias

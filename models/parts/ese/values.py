@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit
 
+from ....workloads.blocks import row_blocks
 from ....workloads.lstm import GATES, sigmoid
 from ..accuracy import accuracy
 from ..fixed_point import Format, format_for, largest
@@ -215,12 +216,11 @@ def shifted(words: np.ndarray, shift: int) -> np.ndarray:
 
 def multiply(matrix: Matrix, operands: np.ndarray, arithmetic: Arithmetic) -> tuple[np.ndarray, int]:
     """Return the sums, (samples, rows) int64, of ``matrix`` with ``operands`` (samples, cols), and what saturated."""
-    rows, words, starts = matrix.by_column
     form = arithmetic.sums[matrix.name]
     out = np.zeros((matrix.rows, len(operands)), np.int64)
     shift = shift_of(matrix, arithmetic)
     columns = np.ascontiguousarray(operands.T)
-    saturated = _multiply(rows, words, starts, columns, shift, form.least, form.greatest, out)
+    saturated = _multiply(matrix.words, columns, shift, form.least, form.greatest, out)
     return out.T, saturated
 
 
@@ -279,23 +279,32 @@ def judge(
 
 def _sums(matrix: Matrix, operand: Format, bits: int) -> Format:
     """Return the accumulators' format: none of their sums can leave it while operands keep to theirs."""
-    weights = matrix.format.to_values(np.abs(matrix.words).sum(axis=1, dtype=np.int64))
-    most = float(weights.max(initial=0.0)) * float(-operand.to_values(np.array(operand.least)))
+    words = matrix.words
+    sums = (np.abs(words[rows].astype(np.int64)).sum(axis=1).max(initial=0) for rows in row_blocks(words))
+    weights = float(matrix.format.to_values(np.array(max(sums, default=0))))
+    most = weights * float(-operand.to_values(np.array(operand.least)))
     # Each product may be rounded up by half a step: one bit more holds all of them.
     return format_for(2 * most, bits)
 
 
 @njit(cache=True)
-def _multiply(rows, words, starts, columns, shift, least, greatest, out):  # type: ignore[no-untyped-def]
+def _multiply(words, columns, shift, least, greatest, out):  # type: ignore[no-untyped-def]
+    """Fill ``out``, (rows, samples); a row adds up its products column by column, whatever the other rows do."""
     saturated = 0
     up = max(0, min(-shift, 60))
     room = 1 << (60 - up)
     down = max(0, min(shift, 62))
     half = (1 << (down - 1)) if down > 0 else 0
     samples = out.shape[1]
-    for c in range(len(columns)):
-        for e in range(starts[c], starts[c + 1]):
-            row, word = rows[e], words[e]
+    kept = np.empty(len(columns) + 1, np.int64)
+    for row in range(len(words)):
+        # Which weights are left is random: collecting their columns without a branch spares the mispredictions.
+        found = 0
+        for c in range(len(columns)):
+            kept[found] = c
+            found += words[row, c] != 0
+        for c in kept[:found]:
+            word = np.int64(words[row, c])
             for s in range(samples):
                 product = word * columns[c, s]
                 product = (product + half) >> down if down > 0 else min(max(product, -room), room) << up

@@ -133,11 +133,11 @@ def compute(
 
     ``sums_of`` returns the accumulators of a block of rows, (columns, rows of the block).
     """
-    peaks, outputs, lost = _peaks(given, dtype), [], 0
+    greatest, outputs, lost = peaks(given, dtype), [], 0
     for product in given:
         parts: list[np.ndarray] = []
         for rows in row_blocks(product.weight):
-            held = Rounded.of(product.of_rows(rows), dtype, *peaks)
+            held = Rounded.of(product.of_rows(rows), dtype, *greatest)
             lost += count_lost(held.weight) + (0 if parts else count_lost(held.vectors))
             parts.append(held.finish(sums_of(held)))
         outputs.append(np.concatenate(parts, axis=1))
@@ -153,11 +153,11 @@ def _partial_sums(config: Config, product: Rounded, edges: Sequence[int]) -> Ite
 
 def prepare(config: Config, given: list[Operands]) -> list[Rounded]:
     """Return the products of a layer in the machine's number format."""
-    peaks = _peaks(given, config.dtype)
-    return [Rounded.of(product, config.dtype, *peaks) for product in given]
+    greatest = peaks(given, config.dtype)
+    return [Rounded.of(product, config.dtype, *greatest) for product in given]
 
 
-def _peaks(given: list[Operands], dtype: str) -> tuple[float, float]:
+def peaks(given: list[Operands], dtype: str) -> tuple[float, float]:
     """Return the largest magnitudes of weights and inputs, which scale integers; floats need none."""
     if dtype not in INTEGERS:
         return 0.0, 0.0
@@ -205,7 +205,7 @@ def rounding_bound(layer: Layer, dtype: str, accumulate_in: str, shares: int = 1
     """
     step = {"fp16": 2.0**-11, "fp32": 2.0**-24}.get(accumulate_in, 0.0)
     bounds, given = [], operands(layer)
-    weight_peak, input_peak = _peaks(given, dtype)
+    weight_peak, input_peak = peaks(given, dtype)
     for product in given:
         held = Rounded.of(product, dtype, weight_peak, input_peak)
         weight, vectors = np.abs(product.weight.astype(np.float64)), np.abs(product.vectors.astype(np.float64))
@@ -222,7 +222,8 @@ def rounding_bound(layer: Layer, dtype: str, accumulate_in: str, shares: int = 1
         with np.errstate(invalid="ignore"):  # an infinite operand bounds nothing
             bound = vectors @ off_weight.T + off_vectors @ (weight + off_weight).T
             sums = (vectors + off_vectors) @ (weight + off_weight).T
-        bounds.append(bound + terms * (step * (sums + bias) + 2.0**-25 * (step == 2.0**-11)))
+        least = 2.0**-25 if step == 2.0**-11 else 2.0**-149  # what rounding near 0 may come to
+        bounds.append(bound + terms * (step * (sums + bias) + least))
     return join(layer, bounds)
 
 
