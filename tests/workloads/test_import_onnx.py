@@ -10,53 +10,14 @@ from gossamer.simulator import simulate
 from gossamer.workloads.errors import InputError
 from gossamer.workloads.files.drawn import Draw
 from gossamer.workloads.importers import import_model, notes_of
-from gossamer.workloads.lowering import lower
 from gossamer.workloads.patterns import Pattern
-from gossamer.workloads.training.capture import capture
 
-onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+pytest.importorskip("onnx", reason="the extra onnx is not installed")
+from onnx import TensorProto, helper, numpy_helper
 
-from gossamer.workloads.importers.onnx import trace_of_onnx  # noqa: E402
+from gossamer.workloads.importers.onnx import trace_of_onnx
 
-RNG = np.random.default_rng(0)
-
-
-def drawn(*shape):
-    return RNG.standard_normal(shape).astype(np.float32)
-
-
-def save(tmp_path, nodes, weights, inputs, outputs=("y",), name="net.onnx", opset=17, functions=()):
-    """Write a model; ``inputs``: shape by name, of float32, or (type, shape)."""
-    typed = {key: value if value and isinstance(value[0], str) else ("FLOAT", value) for key, value in inputs.items()}
-    graph = helper.make_graph(
-        nodes,
-        "net",
-        [helper.make_tensor_value_info(key, getattr(TensorProto, kind), shape) for key, (kind, shape) in typed.items()],
-        [helper.make_tensor_value_info(key, TensorProto.FLOAT, None) for key in outputs],
-        [numpy_helper.from_array(value, key) for key, value in weights.items()],
-    )
-    imports = [helper.make_opsetid("", opset), helper.make_opsetid("mine", 1)]
-    model = helper.make_model(graph, opset_imports=imports, ir_version=9, functions=functions)
-    path = tmp_path / name
-    path.write_bytes(model.SerializeToString())
-    return path
-
-
-def product(layer):
-    """What the layer computes in float64, one row a vector."""
-    parts = []
-    for part in lower(layer):
-        bias = 0 if part.bias_values is None else part.bias_values
-        parts.append(part.vectors.astype(np.float64) @ part.weight.T.astype(np.float64) + bias)
-    return np.concatenate(parts, axis=0 if layer.op == "matmul" else 1)
-
-
-def node(kind, inputs, outputs="y", name="", **attributes):
-    return helper.make_node(kind, inputs.split(), outputs.split(), name=name, **attributes)
-
-
-W, B, X = drawn(6, 8), drawn(6), drawn(3, 8)
+from .onnx_models import RNG, B, W, X, drawn, node, product, save
 
 
 @pytest.mark.parametrize(
@@ -135,62 +96,6 @@ def test_a_convolution_is_what_torch_computes(tmp_path_factory, data):
     expected = act(padded, torch.from_numpy(weight), torch.from_numpy(bias), stride, 0, dilation, groups)
     rows = expected.movedim(1, -1).flatten(end_dim=-2)
     np.testing.assert_allclose(product(layer), rows, rtol=1e-4, atol=1e-4)
-
-
-def onnx_gates(weight, order):
-    return np.concatenate([np.split(weight, len(order))[gate] for gate in order])
-
-
-@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
-@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
-def test_a_recurrent_layer_is_what_torch_and_capture_make_of_it(tmp_path, kind, direction):
-    two = direction == "bidirectional"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = getattr(nn, kind)(5, 4, bidirectional=two)
-    # iofc of torch's ifgo, zrh of torch's rzn.
-    order = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}[kind]
-    ways = ("l0", "l0_reverse") if two else ("l0",)
-    state = {name: value.numpy() for name, value in net.state_dict().items()}
-    w, r = (np.stack([onnx_gates(state[f"weight_{each}_{way}"], order) for way in ways]) for each in ("ih", "hh"))
-    b = np.stack([
-        np.concatenate([onnx_gates(state[f"bias_{each}_{way}"], order) for each in ("ih", "hh")]) for way in ways
-    ])  # fmt: skip
-    attributes = {"hidden_size": 4, "direction": direction} | ({"linear_before_reset": 1} if kind == "GRU" else {})
-    made = node(kind, "x w r b", " h", name="steps", **attributes)  # the states themselves are not asked for
-    made.output[:] = ["", "y"]
-    path = save(tmp_path, [made], {"w": w, "r": r, "b": b}, {"x": None})
-    x = drawn(6, 3, 5)
-    trace = trace_of_onnx(path, x)
-    given = torch.from_numpy(x[::-1].copy() if direction == "reverse" else x)
-    expected = capture(net, given)
-    for layer, other in zip(trace.layers, expected, strict=True):
-        suffix = "_reverse" if direction == "reverse" else ""
-        assert layer.name == f"w.{other.name}{suffix}"
-        np.testing.assert_array_equal(layer.weight, other.weight)
-        np.testing.assert_array_equal(layer.bias, other.bias)
-        np.testing.assert_allclose(layer.inputs, other.inputs, rtol=1e-5, atol=1e-6)
-
-
-def test_a_mask_reaches_the_gates_of_each_direction(tmp_path):
-    w, r = drawn(2, 16, 8), drawn(2, 16, 4)
-    made = node("LSTM", "x w.weight r.weight", hidden_size=4, direction="bidirectional")
-    path = save(tmp_path, [made], {"w.weight": w, "r.weight": r}, {"x": None})
-    x = drawn(5, 2, 8)
-    pruned = trace_of_onnx(path, x, prune="2:4")
-    gates = np.arange(16).reshape(4, 4)[[0, 3, 1, 2]].ravel()  # torch's ifgo as iofc
-    weights = [layer.weight[gates] for layer in pruned.layers]
-    again = save(
-        tmp_path,
-        [made],
-        {"w.weight": np.stack(weights[::2]), "r.weight": np.stack(weights[1::2])},
-        {"x": None},
-        name="again.onnx",
-    )
-    for layer, other in zip(pruned.layers, trace_of_onnx(again, x).layers, strict=True):
-        np.testing.assert_array_equal(layer.weight, other.weight)
-        np.testing.assert_array_equal(layer.inputs, other.inputs)
-        assert layer.pattern == other.pattern == Pattern("n:m", n=2, m=4, axis=1)
 
 
 def test_products_of_activations_are_kept_where_asked_for_and_listed_elsewhere(tmp_path):
@@ -384,105 +289,3 @@ def test_numbers_that_the_model_draws_are_the_same_each_time(tmp_path):
     first, again = (trace_of_onnx(path, X) for _ in range(2))
     assert first.sha256 == again.sha256
     assert not np.array_equal(first.layers[0].inputs, X)
-
-
-def test_weights_in_another_file_are_read_from_the_folder_of_the_model_alone(tmp_path):
-    path = save(tmp_path, [node("MatMul", "x fc.weight")], {"fc.weight": W.T.copy()}, {"x": [3, 8]})
-    model = onnx.load(path)
-    onnx.save(model, path, save_as_external_data=True, location="w.data", size_threshold=0)
-    np.testing.assert_array_equal(trace_of_onnx(path, X).layers[0].weight, W)
-    for place in ("../secret.data", "/etc/hostname", "", "sub/../../x"):
-        model = onnx.load_model_from_string(path.read_bytes())
-        for entry in model.graph.initializer[0].external_data:
-            if entry.key == "location":
-                entry.value = place
-        bad = tmp_path / "bad.onnx"
-        bad.write_bytes(model.SerializeToString())
-        with pytest.raises(InputError) as error:
-            trace_of_onnx(bad, X)
-        assert str(error.value) == (
-            f"{bad}: external data must lie in the folder of the model, and tensor fc.weight names {place!r}; "
-            "put it there"
-        )
-    (tmp_path / "w.data").unlink()
-    with pytest.raises(InputError) as error:
-        trace_of_onnx(path, X)
-    assert str(error.value) == f"{path}: external data must be there, and 'w.data' is not; put it beside the model"
-
-
-@pytest.mark.parametrize(
-    ("samples", "rule"),
-    [
-        ({"z": X}, "samples must be given for the inputs x (3, 8), and are for z"),
-        (X[:2], "samples of x (3, 8) must have its shape, not (2, 8)"),
-        (X[0], "samples of x (3, 8) must have its shape, not (8,)"),
-    ],
-)
-def test_samples_that_do_not_fit_are_refused(tmp_path, samples, rule):
-    path = save(tmp_path, [node("MatMul", "x fc.weight")], {"fc.weight": W.T.copy()}, {"x": [3, 8]})
-    with pytest.raises(InputError) as error:
-        trace_of_onnx(path, samples)
-    assert str(error.value) == f"{path}: {rule}"
-
-
-def test_a_model_without_a_layer_is_an_error(tmp_path):
-    path = save(tmp_path, [node("Einsum", "x x", name="own", equation="ij,kj->ik")], {}, {"x": [3, 8]})
-    with pytest.raises(InputError) as error:
-        trace_of_onnx(path, X)
-    assert str(error.value) == (
-        f"{path}: the model must have a MatMul, Gemm, Conv, LSTM, GRU or RNN with constant weights, and has none: "
-        "own, Einsum"
-    )
-    path = save(tmp_path, [node("MatMul", "x fc.weight")], {"fc.weight": drawn(3, 4)}, {"x": [None, 3]})
-    with pytest.raises(InputError) as error:
-        trace_of_onnx(path, X[:, :3], prune="2:4")
-    assert str(error.value) == (
-        f"{path}: prune 2:4 must find a layer to prune, and finds none: "
-        "fc, 3 input channels are no whole number of groups of 4"
-    )
-
-
-def refusal(path, samples=X):
-    with pytest.raises(InputError) as error:
-        trace_of_onnx(path, samples)
-    assert "\n" not in str(error.value)
-    assert str(error.value).startswith(f"{path}: ")
-    return str(error.value)
-
-
-def test_a_model_that_does_not_run_is_one_line(tmp_path):
-    made = helper.make_node("Strange", ["x"], ["h"], domain="mine")
-    path = save(tmp_path, [made, node("MatMul", "h fc.weight")], {"fc.weight": W.T.copy()}, {"x": [3, 8]})
-    assert "the model must run on these samples" in refusal(path)
-    path = save(tmp_path, [node("MatMul", "x fc.weight")], {"fc.weight": W.copy()}, {"x": None})
-    assert "the model must run on these samples" in refusal(path)
-    path = save(tmp_path, [node("ConstantOfShape", "x", "h"), node("MatMul", "h w")], {"w": W}, {"x": ("INT64", [1])})
-    assert refusal(path, np.array([2**62])).startswith(f"{path}: ")
-
-
-def test_an_array_too_large_is_refused_before_the_model_runs(tmp_path):
-    nodes = [node("ConstantOfShape", "size", "h"), node("MatMul", "h fc.weight")]
-    weights = {"fc.weight": W.T.copy(), "size": np.array([2**40, 8])}
-    path = save(tmp_path, nodes, weights, {"x": [3, 8]})
-    assert refusal(path) == (
-        f"{path}: an array must come to at most 1073741824 numbers, and h would be (1099511627776, 8)"
-    )
-    padded = node("Conv", "x c.weight", pads=[2**20] * 4)
-    path = save(tmp_path, [padded], {"c.weight": drawn(2, 3, 3, 3)}, {"x": [1, 3, 4, 4]})
-    assert "an array must come to at most 1073741824 numbers, and y would be " in refusal(path, drawn(1, 3, 4, 4))
-
-
-@settings(max_examples=60)
-@given(st.data())
-def test_a_damaged_model_is_one_line(tmp_path_factory, data):
-    folder = tmp_path_factory.mktemp("onnx")
-    path = save(folder, [node("MatMul", "x fc.weight")], {"fc.weight": W.T.copy()}, {"x": [3, 8]})
-    whole = bytearray(path.read_bytes())
-    for _ in range(data.draw(st.integers(1, 3))):
-        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
-    path.write_bytes(bytes(whole[: data.draw(st.integers(0, len(whole)))]))
-    try:
-        trace_of_onnx(path, X)
-    except InputError as error:
-        assert str(error).startswith(f"{path}: ")
-        assert "\n" not in str(error)
