@@ -119,11 +119,13 @@ def export(
     Example: gossamer export weights.npz --prune 2:4 --act-density 0.4 --out mine.safetensors
     """
     from ...workloads import InputError, save_trace
+    from ...workloads.files.trace_file import check_place
     from ...workloads.importers import notes_of
     from ...workloads.importers.door import import_model, is_model, is_state_dict, pruned
     from ...workloads.training import export_checkpoint, is_checkpoint
 
     check_outputs(out)
+    check_place(out)  # before a model runs for minutes
     unnamed = trace_options.network is None
     if unnamed and is_checkpoint(source):
         trace = export_checkpoint(source, products=products, fold_batch_norm=fold_batch_norm)

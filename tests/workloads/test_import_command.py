@@ -57,6 +57,14 @@ def test_a_module_of_a_factory_is_exported_with_its_samples(capsys):
     assert run(capsys, *folded) == (0, "f.safetensors: net_of_a_user, 2 layers, 0.0% sparse\n", "")
 
 
+def test_a_name_that_no_trace_may_have_is_refused_before_the_model_is_made(capsys):
+    assert run(capsys, "export", "no_such_net:build", "--inputs", "x.npy", "--out", "t.st") == (
+        2,
+        "",
+        "gossamer: error: t.st: the name of a trace file must end in .safetensors, not '.st'; rename it\n",
+    )
+
+
 def test_the_same_export_gives_the_same_bytes(capsys):
     for name in ("a.safetensors", "b.safetensors"):
         run(capsys, "export", "net_of_a_user:build", "--inputs", "x.npy", "--prune", "0.5", "--out", name)

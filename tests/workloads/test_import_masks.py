@@ -8,6 +8,7 @@ from gossamer.workloads.errors import InputError
 from gossamer.workloads.importers.masks import pattern_of, put_on
 from gossamer.workloads.importers.one_shot import OneShot, parse_one_shot, prune_trace
 from gossamer.workloads.patterns import Pattern
+from gossamer.workloads.pruning.structured import filled
 from gossamer.workloads.trace import Layer, Trace
 
 W = np.arange(1, 9, dtype=np.float32).reshape(2, 4)
@@ -172,6 +173,21 @@ def test_what_a_mask_pruned_stays_pruned():
     before = np.array([[False, True, True, True]])
     masks, *_ = parse_one_shot("2:4").masks({"a": weight}, {"a": before})
     np.testing.assert_array_equal(masks["a"], [[False, False, True, True]])
+
+
+@pytest.mark.parametrize("text", ["block:0.5:2x2", "equal-blocks:0.5:2x2", "channel:0.5"])
+def test_tiles_are_kept_whole_around_weights_that_were_0_before(text):
+    weight = np.array([[0, 9, 1, 1], [8, 7, 1, 1], [2, 2, 6, 5], [2, 0, 0, 0]], np.float32)
+    trace = Trace(name="t", layers=[Layer(name="fc", op="linear", weight=weight, inputs=np.ones((1, 4), np.float32))])
+    layer = prune_trace(trace, parse_one_shot(text), text).layers[0]
+    assert layer.mask is not None and layer.mask.sum() == 8
+    layer.pattern.check(layer.mask, "fc")
+    np.testing.assert_array_equal(layer.weight, np.where(layer.mask, weight, 0))
+
+
+def test_a_tile_that_was_pruned_whole_stays_so():
+    mask = np.array([[True, False, False, False], [False, False, False, False]])
+    np.testing.assert_array_equal(filled(mask, (2, 2)), [[True, True, False, False]] * 2)
 
 
 def test_a_trace_is_pruned_with_its_inputs_as_they_were():

@@ -24,6 +24,8 @@ from gossamer.workloads.importers.torch_module import trace_of_module
 from gossamer.workloads.patterns import Pattern
 from gossamer.workloads.trace import Trace
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SENTENCE = "A pruned network skips the multiplications that its zeros would have cost."
 TWO_OF_FOUR = Pattern("n:m", n=2, m=4, axis=1)
 
@@ -34,14 +36,6 @@ def folder(module):
     if found is None:
         pytest.skip(f"the package {module.replace('_', '-')}, which ships a public network, is not installed")
     return Path(found.submodule_search_locations[0])
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Attention(nn.Module):

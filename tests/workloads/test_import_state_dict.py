@@ -13,6 +13,7 @@ from gossamer.workloads import load_trace, save_trace
 from gossamer.workloads.errors import InputError
 from gossamer.workloads.files.drawn import Draw
 from gossamer.workloads.importers import import_model, notes_of
+from gossamer.workloads.importers.door import is_model
 from gossamer.workloads.importers.state_dict import is_state_dict, read_state_dict, trace_of_state_dict
 from gossamer.workloads.patterns import Pattern
 
@@ -141,7 +142,7 @@ def test_a_sparsifier_that_keeps_its_mask_out_of_the_file_is_pointed_out(tmp_pat
     assert notes_of(squashed) == []
 
 
-@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model"])
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model_state", "model", "generator"])
 def test_a_checkpoint_may_hold_the_state_dict_under_a_usual_name(tmp_path, key):
     path = tmp_path / "run.pt"
     state = {"fc.weight": torch.ones(2, 4), "fc.bias": torch.ones(2, dtype=torch.bfloat16)}
@@ -149,6 +150,21 @@ def test_a_checkpoint_may_hold_the_state_dict_under_a_usual_name(tmp_path, key):
     read = read_state_dict(path)
     assert list(read) == ["fc.weight", "fc.bias"]
     assert read["fc.bias"].dtype == np.float32
+
+
+def test_two_networks_in_a_checkpoint_are_no_state_dict(tmp_path):
+    path = tmp_path / "gan.ckpt"
+    torch.save({"generator": {"fc.weight": torch.ones(2, 4)}, "critic": {"fc.weight": torch.ones(4, 2)}}, path)
+    assert message(path) == (
+        f"{path}: the file must hold a state dict, and has the keys generator, critic; save model.state_dict()"
+    )
+
+
+def test_numbers_beside_the_tensors_of_a_state_dict_are_no_tensors(tmp_path):
+    path = tmp_path / "net.ckpt"
+    torch.save({"fc.weight": torch.ones(2, 4), "fc.heads": 4}, path)
+    assert is_model(str(path))
+    assert list(read_state_dict(path)) == ["fc.weight"]
 
 
 def test_sparse_tensors_become_dense(tmp_path):
@@ -177,8 +193,30 @@ def test_a_pickle_with_code_in_it_is_refused_and_not_run(tmp_path, capsys):
     path.write_bytes(pickle.dumps(Trap()))
     assert message(path).endswith("save model.state_dict(), best as .safetensors")
     torch.save(nn.Linear(2, 2), path)
-    assert message(path).endswith("save model.state_dict(), best as .safetensors")
+    assert message(path) == (
+        f"{path}: the file must hold tensors alone to be read without running code of it, and does not (it needs "
+        "torch.nn.modules.linear.Linear); save model.state_dict(), best as .safetensors"
+    )
     assert "code" not in capsys.readouterr().out
+
+
+def test_a_plain_pickle_is_no_point_cloud(tmp_path, capsys):
+    for protocol in range(2, 6):
+        path = tmp_path / f"{protocol}.bin"
+        path.write_bytes(pickle.dumps({"fc.weight": Trap()}, protocol))
+        assert is_model(str(path))
+        assert message(path).endswith("save model.state_dict(), best as .safetensors")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_program_of_torchscript_is_refused_as_one(tmp_path):
+    path = tmp_path / "program.pt"
+    torch.jit.script(nn.Linear(2, 2)).save(path)
+    assert message(path) == (
+        f"{path}: the file must hold tensors alone to be read without running code of it, and does not (it is a "
+        "TorchScript archive, which is a program); save model.state_dict(), best as .safetensors"
+    )
 
 
 @pytest.mark.parametrize("cut", [0, 1, 30, 200, 700])

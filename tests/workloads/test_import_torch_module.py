@@ -12,15 +12,9 @@ from gossamer.workloads.importers.torch_module import baked, load_factory, trace
 from gossamer.workloads.patterns import Pattern
 from gossamer.workloads.training.capture import capture
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TWO_OF_FOUR = Pattern("n:m", n=2, m=4, axis=1)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def seeded(make, seed=0):

@@ -18,13 +18,7 @@ from gossamer.workloads.training import Recipe, train
 from gossamer.workloads.training.capture import capture, capture_all
 from gossamer.workloads.training.export import trace_of
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def drawn(*shape, seed=0):

@@ -17,6 +17,7 @@ from .state_dict import PICKLED, SUFFIXES, is_state_dict, trace_of_state_dict
 __all__ = ["import_model", "is_factory", "is_model", "is_state_dict", "notes_of", "pruned"]
 
 ONNX = ".onnx"
+PROTOCOLS = (b"\x02", b"\x03", b"\x04", b"\x05")  # of pickle
 SHOWN = 4  # names in one warning
 
 
@@ -28,7 +29,7 @@ def is_factory(source: str) -> bool:
 
 
 def is_model(source: str) -> bool:
-    """Tell whether ``source`` is a kind that only `import_model` reads: a factory, .onnx, .pt, .pth or .bin."""
+    """Tell whether ``source`` is a kind that only `import_model` reads: a factory, .onnx, .pt, .pth, .ckpt or .bin."""
     return is_factory(source) or (Path(source).suffix.lower() in (ONNX, *PICKLED) and not _is_cloud(source))
 
 
@@ -38,7 +39,8 @@ def _is_cloud(source: str) -> bool:
         return False
     try:
         with path.open("rb") as file:  # a SemanticKITTI scan; what torch saves is a zip or begins a pickle
-            return file.read(2) not in (b"PK", b"\x80\x02")
+            first = file.read(2)
+            return first != b"PK" and not (first[:1] == b"\x80" and first[1:] in PROTOCOLS)
     except OSError:
         return False
 
@@ -56,7 +58,7 @@ def import_model(
     """Return the trace of somebody's model.
 
     ``source``: package.module:function, which makes a PyTorch module; an ONNX file; or a state dict (.safetensors,
-    .npz, and .pt, .pth, .bin that hold tensors alone). ``inputs``: samples for the first two, .npy, .npz or
+    .npz, and .pt, .pth, .ckpt, .bin that hold tensors alone). ``inputs``: samples for the first two, .npy, .npz or
     .safetensors. ``draw``: act_density, samples, seed and input_size, for a file without. ``prune`` and ``exclude`` as
     in `parse_one_shot`. Raises InputError naming file, rule and value.
     """

@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..files.numbers import read_only
 from ..patterns import Pattern
 from ..pruning import Masks, balanced, magnitude, magnitude_global
-from ..pruning.structured import channels, equal_tiles, n_of_m, tiles
+from ..pruning.structured import channels, equal_tiles, filled, n_of_m, tiles
 from ..rules import UNTRAINED
 from ..streamed import StreamedLayers
 from ..trace import Layer, Trace
@@ -76,7 +76,10 @@ class OneShot:
         return left
 
     def mask(self, weight: np.ndarray, mask: np.ndarray, name: str) -> tuple[np.ndarray, Pattern]:
-        """Return the mask and the pattern of one ``weight`` by any rule but global; see `masks`. Raises InputError."""
+        """Return the mask and the pattern of one ``weight`` by any rule but global; see `masks`. Raises InputError.
+
+        What ``mask`` pruned inside a tile that is kept is stored with the tile, as a 0: tiles are kept whole.
+        """
         try:
             match self.kind:
                 case "n:m":
@@ -86,11 +89,11 @@ class OneShot:
                     return found, Pattern("balanced", pe_count=self.pe_count, scope="pe")
                 case "channel":
                     block = (1, prod(weight.shape[1:]))
-                    return channels(weight, mask, self.sparsity), Pattern("block", block=block)
-                case "block":
-                    return tiles(weight, mask, self.sparsity, self.block), Pattern("block", block=self.block)
-                case "equal-blocks":
-                    return equal_tiles(weight, mask, self.sparsity, self.block), Pattern("block", block=self.block)
+                    return filled(channels(weight, mask, self.sparsity), block), Pattern("block", block=block)
+                case "block" | "equal-blocks":
+                    choose = tiles if self.kind == "block" else equal_tiles
+                    found = choose(weight, mask, self.sparsity, self.block)
+                    return filled(found, self.block), Pattern("block", block=self.block)
             return magnitude(weight, mask, self.sparsity), Pattern()
         except InputError as error:
             raise InputError(f"parameter {name}: {error}") from None

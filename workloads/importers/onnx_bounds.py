@@ -28,6 +28,10 @@ POSITIVE = ("kernel_shape", "strides", "dilations")
 INSIDE = ("If", "Loop", "Scan", "SequenceMap")  # what runs within them is held to the same bounds
 
 
+class OperatorError(Exception):
+    """Which operator could not be run, and why."""
+
+
 class Bounds:
     """What is left of all that a model may do, whose weights and samples are so many ``numbers``."""
 
@@ -56,13 +60,18 @@ class Bounds:
 
         def bounded(*inputs: Any, **options: Any) -> Any:
             self.check(node.onnx_node, inputs, opsets)
-            return run(*inputs, **options)
+            try:
+                return run(*inputs, **options)
+            except (InputError, MemoryError, OperatorError):  # of an operator within this one
+                raise
+            except Exception as error:
+                raise OperatorError(f"{_operator(node.onnx_node)}: {one_line(error)}") from error
 
         return bounded
 
     def check(self, node: Any, inputs: tuple[Any, ...], opsets: dict[str, int]) -> None:
         """Raise InputError where ``node`` with ``inputs`` would do too much; take what it does from what is left."""
-        where = f"operator {one_line(node.op_type)} {one_line(node.name)}".rstrip()
+        where = _operator(node)
         self.steps -= 1
         if self.steps < 0:
             raise InputError(f"{where}: at most {STEPS_LIMIT} operators may run, rounds of loops counted, and more do")
@@ -102,6 +111,10 @@ class Bounds:
             raise InputError(f"{where}: the model must take fewer multiply-adds than its weights and samples explain")
 
 
+def _operator(node: Any) -> str:
+    return f"operator {one_line(node.op_type)} {one_line(node.name)}".rstrip()
+
+
 def _shapes(node: Any, inputs: tuple[Any, ...], opsets: dict[str, int]) -> list[tuple[int, ...]]:
     """Return the shapes of the outputs of ``node``, of as many as can be told before it runs."""
     import onnx
@@ -124,7 +137,7 @@ def _shapes(node: Any, inputs: tuple[Any, ...], opsets: dict[str, int]) -> list[
         found = onnx.shape_inference.infer_node_outputs(schema, node, types, data, opset_imports=imports)
     except Exception as error:  # it does not fit, or nobody knows the operator: running it tells
         if node.op_type in SIZED:
-            where = f"operator {one_line(node.op_type)} {one_line(node.name)}".rstrip()
+            where = _operator(node)
             raise InputError(f"{where}: what it is given must fit together, and does not ({one_line(error)})") from None
         return []
     shapes = []

@@ -19,6 +19,7 @@ from ..errors import InputError
 from ..extras import need
 from ..files.container import one_line, read_bytes
 from .onnx_bounds import VALUES_LIMIT, Bounds, check_functions
+from .onnx_operators import own_operators
 
 Values = dict[str, Any]
 IF_DEPTH = 16  # of conditions within conditions
@@ -162,10 +163,13 @@ def feeds_of(model: Any, samples: Mapping[str, np.ndarray], one: str) -> Values:
             continue
         kind = each.type.tensor_type
         array = samples[each.name]
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type) if kind.elem_type else array.dtype
+        try:
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type) if kind.elem_type else array.dtype
+        except KeyError:
+            raise InputError(f"input {_described(each)} must be of a type of ONNX's, not {kind.elem_type}") from None
         sides = [side.dim_value for side in kind.shape.dim]
         fits = len(sides) == array.ndim and all(
-            not side or side == have for side, have in zip(sides, array.shape, strict=False)
+            side <= 0 or side == have for side, have in zip(sides, array.shape, strict=False)
         )
         if kind.HasField("shape") and not fits:
             raise InputError(f"samples of {_described(each)} must have its shape, not {array.shape}")
@@ -176,8 +180,10 @@ def feeds_of(model: Any, samples: Mapping[str, np.ndarray], one: str) -> Values:
 
 
 def _described(each: Any) -> str:
-    sides = ", ".join(str(side.dim_value or side.dim_param or "?") for side in each.type.tensor_type.shape.dim)
-    return f"{one_line(each.name)} ({sides})"
+    sides = [
+        str(side.dim_value) if side.dim_value > 0 else side.dim_param or "?" for side in each.type.tensor_type.shape.dim
+    ]
+    return f"{one_line(each.name)} ({', '.join(sides)})"
 
 
 def constants(model: Any) -> Values:
@@ -225,7 +231,7 @@ def values(model: Any, feeds: Values) -> Values:
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            found: Any = Bounds(numbers).evaluator(model, _older(model)).run(None, feeds, intermediate=True)
+            found: Any = Bounds(numbers).evaluator(model, own_operators(model)).run(None, feeds, intermediate=True)
             return {name: value for name, value in found.items() if name}  # "" is what a node leaves out
     except InputError:
         raise
@@ -236,30 +242,10 @@ def values(model: Any, feeds: Values) -> Values:
     except ImportError:
         raise InputError(
             f"the model must run on these samples in onnx's reference evaluator, and does not ({one_line(first)}); "
-            "where an operator is missing, pip install onnxruntime"
+            "pip install onnxruntime, which runs more models"
         ) from None
     except Exception as error:
         raise InputError(f"the model must run on these samples, and does not ({one_line(error)})") from None
-
-
-def _older(model: Any) -> list[Any]:
-    """Return operators of versions that the reference evaluator lacks: DequantizeLinear before 19."""
-    from onnx.reference.op_run import OpRun
-
-    if all(each.version >= 19 for each in model.opset_import if each.domain in ("", "ai.onnx")):
-        return []
-
-    class DequantizeLinear(OpRun):  # type: ignore[misc,unused-ignore]
-        op_domain = ""
-
-        def _run(self, x: Any, scale: Any, zero: Any = None, axis: int = 1, **newer: Any) -> tuple[Any]:
-            side = [1] * x.ndim
-            if np.size(scale) > 1:
-                side[axis] = -1
-            shift = 0 if zero is None else zero.astype(np.float32).reshape(side)
-            return ((x.astype(np.float32) - shift) * scale.reshape(side),)
-
-    return [DequantizeLinear]
 
 
 def _by_runtime(model: Any, feeds: Values) -> Values:

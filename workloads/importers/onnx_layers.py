@@ -29,7 +29,9 @@ MULTIPLY = (
 )  # fmt: skip
 INSIDE = ("If", "Loop", "Scan", "SequenceMap")
 FREE = ("", "ai.onnx")
-NAMELESS = re.compile(r"onnx::.*|/.*|.*::.*_output_\d+|.*_output_\d+|val_\d+(_\w+)?|_?\w?\d+|.*Constant.*|\d*")
+NAMELESS = re.compile(
+    r"const_fold_opt__\d+|onnx::.*|/.*|.*::.*_output_\d+|.*_output_\d+|val_\d+(_\w+)?|_?\w?\d+|.*Constant.*|\d*"
+)
 SAME_VALUE = (
     "Identity", "Cast", "Transpose", "DequantizeLinear", "QuantizeLinear", "Reshape", "Unsqueeze",
     "Squeeze", "Mul", "Sub",

@@ -25,9 +25,12 @@ from ..limits import ELEMENTS_LIMIT
 from ..trace import Layer, Trace
 from .masks import Masked, pattern_of, put_on
 
-PICKLED = (".pt", ".pth", ".bin")
+PICKLED = (".pt", ".pth", ".bin", ".ckpt")
 SUFFIXES = (".safetensors", ".npz", *PICKLED)
-UNDER = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params", "ema")
+UNDER = (
+    "state_dict", "model_state_dict", "model_state", "model", "module", "net", "network", "weights", "params", "ema",
+)  # fmt: skip
+FOREIGN = re.compile(r"GLOBAL (?P<name>[\w.]*\w)")
 RECURRENT = re.compile(r"(?P<module>.*?)\.?weight_(?P<kind>ih|hh)(?P<place>_l\d+(_reverse)?)?")
 OF_MODULES = re.compile(
     r"_orig$|_mma_mask$|(^|\.)parametrizations\.|_proj_weight$|(^|\.)weight_(ih|hh)|running_mean$|num_batches_tracked$"
@@ -36,7 +39,7 @@ TABLE = re.compile(r"embed|(^|\.)(wte|wpe|shared)(\.|$)|relative_attention_bias"
 
 
 def trace_of_state_dict(path: str | Path, *, draw: Draw | None = None) -> Trace:
-    """Return the trace of the state dict in ``path``: .safetensors, .npz, or .pt, .pth, .bin without any code in it.
+    """Return the trace of the state dict in ``path``: .safetensors, .npz, or .pt, .pth, .ckpt, .bin without code in it.
 
     Inputs of every layer are drawn as ``draw`` says. The provenance lists, as ``not_simulated``, each tensor that is no
     layer, with the reason. Raises InputError naming file, rule and value.
@@ -128,13 +131,21 @@ def _unpickled(path: Path) -> dict[str, np.ndarray]:
     except Exception as error:  # the unpickler and zip raise whatever the damage leads them into
         raise InputError(
             f"{path}: the file must hold tensors alone to be read without running code of it, and does not "
-            f"({one_line(error).partition('. ')[0]:.120}); save model.state_dict(), best as .safetensors"
+            f"({_obstacle(error):.120}); save model.state_dict(), best as .safetensors"
         ) from None
     state = _state_in(loaded)
     if state is None:
         met = f"the keys {', '.join(map(str, loaded))}" if isinstance(loaded, Mapping) else type(loaded).__name__
         raise InputError(f"{path}: the file must hold a state dict, and has {met:.200}; save model.state_dict()")
     return {name: _array(tensor, path, name) for name, tensor in state.items()}
+
+
+def _obstacle(error: Exception) -> str:
+    """Return what stands in the way of reading a pickle without code, as torch tells it."""
+    if "TorchScript" in str(error):
+        return "it is a TorchScript archive, which is a program"
+    found = FOREIGN.search(str(error))
+    return f"it needs {found['name']}" if found else one_line(error).partition(". ")[0]
 
 
 def _state_in(loaded: object) -> dict[str, Any] | None:
@@ -145,7 +156,16 @@ def _state_in(loaded: object) -> dict[str, Any] | None:
         return None
     if loaded and all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in loaded.items()):
         return dict(loaded)
-    return next((state for key in UNDER if key in loaded and (state := _state_in(loaded[key])) is not None), None)
+    named = next((state for key in UNDER if key in loaded and (state := _state_in(loaded[key])) is not None), None)
+    if named is not None:
+        return named
+    within = [value for value in loaded.values() if isinstance(value, Mapping) and _state_in(value) is not None]
+    if len(within) == 1:  # under a name of the user's own
+        return _state_in(within[0])
+    # A state dict may hold what is no tensor beside its tensors, as numbers that a module keeps there.
+    tensors = {key: value for key, value in loaded.items() if isinstance(value, torch.Tensor)}
+    plain = not within and any("." in str(key) for key in tensors)
+    return tensors if plain and all(isinstance(key, str) for key in loaded) else None
 
 
 def _array(tensor: Any, path: Path, name: str) -> np.ndarray:

@@ -24,11 +24,13 @@ from ..errors import InputError
 from ..files.container import one_line
 from ..pruning import Masks
 from ..trace import Trace
-from ..training.capture import Captured, capture_all
+from ..training.capture import EMBEDDINGS, Captured, capture_all, told
 from ..training.loop import deterministic
+from ..training.packed import unpacked
 from .masks import ASP_MASK, pattern_of
 from .one_shot import held, parse_one_shot, pruned_name
 from .samples import ONE
+from .wrapped import check_whole, plain_inside, unwrapped
 
 FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 OWNERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
@@ -48,22 +50,43 @@ def trace_of_module(
     """Return the trace of ``module`` with what ``samples`` give each of its layers; the module is left as it was.
 
     ``samples``: one array; several in the order of forward's arguments; or by the names of these. ``prune``: a rule as
-    in `parse_one_shot`, applied before the samples go through, but not to the layers that ``exclude`` names. Masks of
+    in `parse_one_shot`, applied before the samples go through, but not to the layers that ``exclude`` names. What wraps
+    a network to compile it or to run it on several devices is taken off. Masks of
     torch.nn.utils.prune, of parametrizations and of ASP are found; weights that parametrizations make are taken as
     they are made. The provenance has ``not_simulated``, ``uses``, ``padded`` and ``folded`` as in `capture_all`,
     ``not_pruned``, and ``pruned``. Raises InputError.
     """
-    name = name or type(module).__name__
+    module = unwrapped(module)
+    with plain_inside(module):
+        return _trace(module, samples, name or type(module).__name__, prune, list(exclude), products, fold_batch_norm)
+
+
+def _trace(
+    module: nn.Module,
+    samples: Any,
+    name: str,
+    prune: str | None,
+    exclude: list[str],
+    products: bool,
+    fold_batch_norm: bool,
+) -> Trace:
+    check_whole(module)
     rule = None if prune is None else parse_one_shot(prune)
     plain, masks = baked(module)
     patterns = {key: pattern_of(mask) for key, mask in masks.items()}
     left: dict[str, str] = {}
-    kernels = _kernels(plain)
-    if rule is None and list(exclude):
+    if rule is None and exclude:
         raise InputError("exclude is for prune, and there is none; leave it out")
     if rule is not None:
-        weights = {key: _weight(value) for key, value in kernels.items()}
-        made, promised, left = rule.masks(weights, masks, exclude)
+        turned = _applied(plain, samples, masks)  # those that lie as (in, out) are pruned as layers hold them
+        parameters: dict[str, torch.Tensor] = dict(plain.named_parameters())
+        parameters |= unpacked(parameters)[0]
+        weights = {key: _weight(parameters[key]) for key in _kernels(plain)}
+        weights |= {key: _weight(parameters[key].T if flip else parameters[key]) for key, flip in turned.items()}
+        flipped = {key for key, flip in turned.items() if flip}
+        before = {key: mask.T if key in flipped else mask for key, mask in masks.items()}
+        made, promised, left = rule.masks(weights, before, exclude)
+        made = {key: mask.T if key in flipped else mask for key, mask in made.items()}
         if not made:
             why = "; ".join(f"{key}, {reason}" for key, reason in list(left.items())[:3]) or "it has none"
             raise InputError(f"prune {prune} must find a layer of {name} to prune, and finds none: {why}")
@@ -82,6 +105,10 @@ def trace_of_module(
         raise InputError(f"{name} forms products of activations alone; give products to keep them")
     unkept = {layer.name: "a product of activations" for layer in captured.layers if layer.op == "matmul"}
     captured = replace(captured, not_simulated=captured.not_simulated | ({} if products else unkept))
+    if rule is not None:
+        computed = [layer.name for layer in layers if layer.name in captured.alone and layer.mask is None]
+        known = {key.removesuffix(".weight") for key in left}
+        left |= dict.fromkeys([each for each in computed if each not in known], "computed, or in use besides")
     provenance: dict[str, Any] = {"source": f"PyTorch module {name}", "network": type(module).__name__}
     if rule is not None:
         provenance["pruned"] = {"rule": prune, "activations": "those after pruning"}
@@ -110,9 +137,18 @@ def load_factory(text: str) -> nn.Module:
         raise InputError(f"{text}: the module must be importable from here, and is not: {one_line(error)}") from None
     except AttributeError as error:
         raise InputError(f"{text}: the module must have the function, and has not: {one_line(error)}") from None
+    except Exception as error:  # of the user's code, whatever it met
+        raise InputError(f"{text}: the module must be importable from here, and is not: {told(error)}") from None
     finally:
         sys.path.remove("")
-    made = found if isinstance(found, nn.Module) else found() if callable(found) else found
+    try:
+        made = found if isinstance(found, nn.Module) else found() if callable(found) else found
+    except InputError:
+        raise
+    except Exception as error:  # of the user's code, whatever it met
+        raise InputError(
+            f"{text}: the function must make a module without arguments, and fails: {told(error)}"
+        ) from None
     if not isinstance(made, nn.Module):
         raise InputError(f"{text}: the function must return a torch.nn.Module, not {type(made).__name__}")
     return made
@@ -189,6 +225,27 @@ def _copy(module: nn.Module) -> nn.Module:
     }
     with torch.no_grad():
         return copy.deepcopy(module, memo)
+
+
+def _applied(module: nn.Module, samples: Any, masks: Masks) -> dict[str, bool]:
+    """Return the parameters that the module applies by itself, past its layers, and whether they lie as (in, out).
+
+    A table that is looked up as well is none of them.
+    """
+    known = _kernels(module)
+    tables = {
+        id(each) for part in module.modules() if isinstance(part, EMBEDDINGS) for each in part.parameters(recurse=False)
+    }
+    others = {
+        name
+        for name, each in module.named_parameters()
+        if each.ndim > 1 and name not in known and id(each) not in tables
+    }
+    if not others:
+        return {}
+    with deterministic(0):
+        captured = capture_all(module, _arguments(module, samples), masks=masks, products=True)
+    return {name: flip for name, flip in captured.applied.items() if name in others}
 
 
 def _kernels(module: nn.Module) -> dict[str, nn.Parameter]:

@@ -84,6 +84,15 @@ def equal_tiles(weight: np.ndarray, mask: np.ndarray, sparsity: float, tile: tup
     return _whole(kept, tile, mask)
 
 
+def filled(mask: np.ndarray, tile: tuple[int, int]) -> np.ndarray:
+    """Return ``mask`` with every tile of which it keeps anything kept whole, as formats that store whole tiles do."""
+    tile = _within(tile, mask.shape)
+    matrix = mask.reshape(len(mask), -1)
+    tops, lefts = (np.arange(0, side, step) for side, step in zip(matrix.shape, tile, strict=True))
+    kept = np.logical_or.reduceat(np.logical_or.reduceat(matrix, tops, axis=0), lefts, axis=1)
+    return _whole(kept, tile, np.ones(mask.shape, bool))
+
+
 def kernels(weight: np.ndarray, mask: np.ndarray, sparsity: float) -> np.ndarray:
     """Return the mask that keeps the kernels of largest norm: of a convolution (out, in, ...), its (out, in) pairs.
 

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..errors import InputError
 from ..networks.sparse_convolutional import SparseConv3d
 from ..networks.voxels import Voxels
 
@@ -23,9 +22,10 @@ CELLS = (nn.LSTMCell, nn.GRUCell, nn.RNNCell)
 class Call:
     """A matrix or kernel, and the inputs of one use: what becomes a layer of a trace.
 
-    ``owner``: the module's name. ``parameter``: the name of the weight, of which ``rows`` are these. ``flat``: a
-    one-dimensional convolution, given a height of 1. ``points``: of a sparse convolution, the layer's coordinates; such
-    a call is a layer by itself.
+    ``owner``: the module's name. ``parameter``: the name of the weight, of which ``rows`` are these, "" for one that is
+    computed; ``flipped``: it is held as (in, out). ``alone``: the network applies it without its layer's module.
+    ``flat``: a one-dimensional convolution, given a height of 1. ``points``: of a sparse convolution, the layer's
+    coordinates; such a call is a layer by itself.
     """
 
     owner: str
@@ -37,12 +37,23 @@ class Call:
     inputs: np.ndarray
     rows: slice = field(default_factory=lambda: slice(None))
     flat: bool = False
+    flipped: bool = False
+    alone: bool = False
     attributes: dict[str, Any] = field(default_factory=dict)
     points: dict[str, np.ndarray] = field(default_factory=dict)
 
 
+class NotSimulatedError(Exception):
+    """Why a call of a module is no layer, though others of its kind are."""
+
+
 def calls_of(name: str, module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> list[Call]:
-    """Return what the call of ``module``, one of the kinds above or attention, with these arguments comes to."""
+    """Return what the call of ``module``, one of the kinds above or attention, with these arguments comes to.
+
+    Raises NotSimulatedError with the reason where it is no layer of any machine.
+    """
+    if any(parameter.is_complex() for parameter in module.parameters()):
+        raise NotSimulatedError(f"{type(module).__name__} of complex numbers")
     if isinstance(module, nn.MultiheadAttention):
         return list(_attention(name, module, arguments, keywords))
     if isinstance(module, RECURRENT):
@@ -179,11 +190,11 @@ def _batch_first(inputs: torch.Tensor, already: bool) -> torch.Tensor:
 
 def _recurrent(name: str, module: nn.LSTM | nn.GRU | nn.RNN, input: Any, hx: Any = None) -> Iterator[Call]:
     """Return the two matrices of every layer and direction, the inputs of all steps in the order of the steps."""
-    where = f"layer {name or type(module).__name__.lower()}"
+    kind = type(module).__name__
     if not isinstance(input, torch.Tensor):
-        raise InputError(f"{where}: a packed sequence is not simulated; give padded samples of one length")
+        raise NotSimulatedError(f"{kind} of a packed sequence; give padded samples of one length")
     if getattr(module, "proj_size", 0):
-        raise InputError(f"{where}: proj_size must be 0 to be simulated, not {module.proj_size}; use a Linear")
+        raise NotSimulatedError(f"{kind} with a proj_size; use a Linear")
     steps = _batch_first(input, module.batch_first)
     directions = ("", "_reverse") if module.bidirectional else ("",)
     for depth in range(module.num_layers):

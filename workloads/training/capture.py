@@ -10,6 +10,9 @@ Each matrix or kernel of the network is a layer, in the order of first use:
   one another as torch keeps them and as EIE's NT-LSTM (Han et al., ISCA 2016, table III) has them; one pair for each
   layer and direction.
 
+- With ``products``, weights that the network applies by itself, as `F.linear(x, w)` or a convolution of its own: linear
+  or conv2d, under the parameter's name.
+
 What has parameters and is none of these (embeddings, norms, parameters of the user's own) is named, not dropped.
 """
 
@@ -32,13 +35,15 @@ from ..patterns import Pattern
 from ..pruning import Masks
 from ..rules import UNTRAINED
 from ..trace import Layer
-from .calls import CELLS, KERNELS, RECURRENT, Call, calls_of
+from .calls import CELLS, KERNELS, RECURRENT, Call, NotSimulatedError, calls_of
 from .fold import Folds, folded
 from .packed import unpacked
 from .products import Products
 from .shared_maps import built_once
 
 ADDED = ("_k", "_v")  # bias_k and bias_v of an attention: one more key and value, multiplied with nothing
+EXPECTED = (RuntimeError, ValueError, TypeError, IndexError)  # whose texts say what kind they are
+EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 SIMULATED = (*KERNELS, SparseConv3d, nn.MultiheadAttention, *RECURRENT, *CELLS)
 
 
@@ -50,7 +55,8 @@ class Captured:
     or parameter, why no layer stands for it. ``uses``: of layers that the network uses more than once, how often; their
     inputs follow one another along the batch. ``padded``: of layers whose input channels were no whole number of N:M
     groups and were lengthened by zeros, weights and activations, from how many to how many. ``folded``: by layer, the
-    batch norm that its weight and bias hold.
+    batch norm that its weight and bias hold. ``applied``: the parameters that the network applies by itself and that
+    are the weight of a layer as they are, and whether they lie as (in, out); ``alone``: the layers of what it applies.
     """
 
     layers: list[Layer]
@@ -59,6 +65,8 @@ class Captured:
     uses: dict[str, int]
     padded: dict[str, str]
     folded: dict[str, str]
+    applied: dict[str, bool]
+    alone: frozenset[str]
 
 
 def capture(
@@ -113,18 +121,18 @@ def capture_all(
     seer = None
     if products:
         batch = len(arguments[0]) if getattr(arguments[0], "ndim", 0) else 1
-        seer = Products([*module.parameters(), *module.buffers(), *masked.values()], batch, calls)
+        named = dict(module.named_buffers()) | parameters
+        seer = Products({name: masked.get(name, tensor) for name, tensor in named.items()}, batch, calls)
     folds = Folds() if fold_batch_norm else None
-    with torch.no_grad(), _watched(module, calls, seer, folds):
+    refused: dict[str, str] = {}
+    with torch.no_grad(), _watched(module, calls, refused, seer, folds):
         try:
             outputs = torch.func.functional_call(module, masked, arguments)
         except InputError:
             raise
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        except Exception as error:  # of the network's own code, whatever it met
             shapes = ", ".join(str(tuple(getattr(value, "shape", ()))) for value in arguments)
-            raise InputError(
-                f"the network must take samples of shape {shapes}, and does not: {one_line(error)}"
-            ) from error
+            raise InputError(f"the network must take samples of shape {shapes}, and does not: {told(error)}") from error
     affines = {} if folds is None else folds.found(outputs)
     calls = [folded(call, affines) for call in calls]
     names = _parameter_names(module)
@@ -133,27 +141,43 @@ def capture_all(
         sizes = call.inputs.shape[1:] + (call.weight.shape[1:] if call.op == "matmul" else ())
         groups.setdefault((call.layer, call.op, sizes, i if call.points else None), []).append(call)
     seen: dict[str, int] = {}
-    layers, uses, padded, norms = [], {}, {}, {}
+    layers, uses, padded, norms, alone = [], {}, {}, {}, set[str]()
     for (name, *_), group in groups.items():
         seen[name] = seen.get(name, 0) + 1
         if seen[name] > 1:
             group = [replace(call, layer=f"{name} ({seen[name]})") for call in group]
         layers.append(_layer(group, names, masks, patterns))
+        alone |= {layers[-1].name} if all(call.alone for call in group) else set()
         if layers[-1].op not in UNTRAINED and layers[-1].shape[1] > group[0].weight.shape[1]:
             padded[layers[-1].name] = f"input channels from {group[0].weight.shape[1]} to {layers[-1].shape[1]}"
         if len(group) > 1:
             uses[layers[-1].name] = len(group)
         if group[0].owner in affines:
             norms[layers[-1].name] = affines[group[0].owner].norm
+    applied = None if seer is None else seer.applied
+    refused |= {} if applied is None else applied.left
+    if not layers and refused:
+        why = "; ".join(f"{name}, {reason}" for name, reason in list(refused.items())[:3])
+        raise InputError(f"the network must have a layer that can be simulated, and has none: {why}")
     if not layers:
         met = ", ".join(dict.fromkeys(type(part).__name__ for part in module.modules()))
         known = ", ".join(kind.__name__ for kind in SIMULATED)
         raise InputError(f"the network must use at least one of {known}, and has {met}; use one of them")
-    used = {call.owner for call in calls if call.op not in UNTRAINED}
+    held = set() if applied is None else applied.taken
+    used = {call.owner for call in calls if call.op not in UNTRAINED and not call.alone}
     gone = set() if folds is None else folds.gone(affines)
-    missing = _not_simulated(module, used, products)
-    missing = {name: why for name, why in missing.items() if name not in gone}
-    return Captured(layers, outputs, missing, uses, padded, norms)
+    missing = _not_simulated(module, used, held, products)
+    refused = {name: why for name, why in refused.items() if name.rpartition(".")[0] not in missing}
+    missing = {name: why for name, why in (missing | refused).items() if name not in gone}
+    flipped = {} if applied is None else applied.flipped
+    return Captured(layers, outputs, missing, uses, padded, norms, flipped, frozenset(alone))
+
+
+def told(error: Exception) -> str:
+    """Return what ``error``, of somebody's own code, says in one line, and of which kind it is where it does not."""
+    if isinstance(error, EXPECTED) and str(error):
+        return one_line(error)
+    return f"{type(error).__name__} {one_line(error)}".rstrip()
 
 
 def _check(parameters: dict[str, nn.Parameter], masks: Masks, patterns: dict[str, Pattern]) -> None:
@@ -168,16 +192,21 @@ def _check(parameters: dict[str, nn.Parameter], masks: Masks, patterns: dict[str
 
 
 @contextmanager
-def _watched(module: nn.Module, calls: list[Call], products: Products | None, folds: Folds | None) -> Iterator[None]:
-    """Put every call of a layer into ``calls``, in evaluation mode and by the plain ways of computing; then restore."""
+def _watched(
+    module: nn.Module, calls: list[Call], refused: dict[str, str], products: Products | None, folds: Folds | None
+) -> Iterator[None]:
+    """Put every call of a layer into ``calls``, in evaluation mode and by the plain ways of computing; then restore.
+
+    Calls that are no layers come into ``refused``, with the reason.
+    """
     modes = {part: part.training for part in module.modules()}
     fast = torch.backends.mha.get_fastpath_enabled()
     handles = []
     for name, part in module.named_modules():
         if products is not None:
-            handles.append(part.register_forward_pre_hook(_entering(name, products)))
+            handles.append(part.register_forward_pre_hook(_entering(name, _is_simulated(part), products)))
         if _is_simulated(part):
-            handles.append(part.register_forward_hook(_watch(name, calls, products), with_kwargs=True))
+            handles.append(part.register_forward_hook(_watch(name, calls, refused, products), with_kwargs=True))
         if products is not None:
             handles.append(part.register_forward_hook(_leaving(products)))
     if folds is not None:
@@ -200,15 +229,15 @@ def _watched(module: nn.Module, calls: list[Call], products: Products | None, fo
             part.training = mode
 
 
-def _entering(name: str, products: Products) -> Callable[..., None]:
-    return lambda module, arguments: None if products.paused else products.enter(name)
+def _entering(name: str, layer: bool, products: Products) -> Callable[..., None]:
+    return lambda module, arguments: None if products.paused else products.enter(name, layer)
 
 
 def _leaving(products: Products) -> Callable[..., None]:
     return lambda module, arguments, output: None if products.paused else products.leave()
 
 
-def _watch(name: str, calls: list[Call], products: Products | None) -> Callable[..., None]:
+def _watch(name: str, calls: list[Call], refused: dict[str, str], products: Products | None) -> Callable[..., None]:
     busy = False
 
     def hook(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
@@ -223,6 +252,8 @@ def _watch(name: str, calls: list[Call], products: Products | None) -> Callable[
             # An attention multiplies between its projections and the last matrix.
             between = products.take(len(own[0].inputs)) if products is not None and len(own) > 1 else []
             calls.extend([*own[:-1], *between, *own[-1:]])
+        except NotSimulatedError as reason:
+            refused[name or type(module).__name__.lower()] = str(reason)
         finally:
             busy = False
             if products is not None:
@@ -263,8 +294,9 @@ def _layer(calls: list[Call], names: dict[str, str], masks: Masks, patterns: Map
     missing = 0 if pattern is None else _missing(call, pattern)
     if mask is not None:
         if pattern is not None and not missing:
-            pattern.check(mask, f"parameter {name}")
-        mask = mask[call.rows].reshape(weight.shape)
+            pattern = _of_part(pattern, mask.T) if call.flipped else pattern
+            pattern.check(mask.T if call.flipped else mask, f"parameter {name}")
+        mask = (mask.T if call.flipped else mask[call.rows]).reshape(weight.shape)
         weight = np.where(mask, weight, np.float32(0))  # +0, which a product with the mask would not always be
     if pattern is None:
         pattern = Pattern(kind="dense" if mask is None else "unstructured")
@@ -311,12 +343,15 @@ def _of_part(pattern: Pattern, kept: np.ndarray) -> Pattern:
     return pattern
 
 
-def _not_simulated(module: nn.Module, used: set[str], products: bool) -> dict[str, str]:
-    """Return why modules, and parameters of modules that hold others, are no layers of the trace."""
+def _not_simulated(module: nn.Module, used: set[str], held: set[str], products: bool) -> dict[str, str]:
+    """Return why modules, and parameters of modules that hold others, are no layers of the trace; ``held`` are."""
     found = {}
     attention = {name for name, part in module.named_modules() if isinstance(part, nn.MultiheadAttention)}
     for name, part in module.named_modules():
         own = [key for key, _ in part.named_parameters(recurse=False)]
+        if not isinstance(part, EMBEDDINGS):  # these look up besides
+            kept = [key for key in own if f"{name}.{key}".removeprefix(".") not in held]
+            own = [] if _is_simulated(part) and len(kept) < len(own) else kept  # a bias alone is added elsewhere
         kind = type(part).__name__
         if name in used:
             if name in attention:

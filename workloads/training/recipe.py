@@ -27,8 +27,11 @@ Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Positive = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
 Whole = Annotated[int, Meta(ge=1)]
+Threads = Annotated[int, Meta(ge=1, le=1024)]
 NotNegative = Annotated[float, Meta(ge=0)]
 
+MOST, MOST_RATE = 2**31 - 1, 1e6  # of what is counted, and of any other number: for more PyTorch has no room
+LONGEST = 4096  # group of N:M: a layer is padded to whole ones
 NM_METHODS = ("asp", "ste", "sr-ste", "mdgf-linear", "mdgf-exponential", "sdgf-stepwise", "sdgf-geometric")
 STRATEGY_KEYS = {  # a field that only some strategies take, and need
     "pe_count": ("balanced",), "scope": ("balanced",), "block": ("block", "equal-blocks"), "vector": ("vector",),
@@ -193,7 +196,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     finetune_epochs: Count = 30
     finetune_learning_rate: Positive = 0.01
     device: Literal["cpu", "cuda"] = "cpu"
-    threads: Whole = 1
+    threads: Threads = 1
     samples: Whole = 8
 
     def __post_init__(self) -> None:
@@ -210,6 +213,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             self._demand(self.strategy in strategies, f"strategy {self.strategy}", key)
         for key in ("n", "m"):
             self._demand(self.is_nm, f"method {self.method}", key)
+        if self.m is not None and self.m > LONGEST:
+            raise InputError(f"m must be at most {LONGEST}, not {self.m}")
         if self.n is not None and self.m is not None and self.n >= self.m:
             raise InputError(f"n must be below m = {self.m}, not {self.n}")
         free = self.method == "dense" or self.is_nm
@@ -351,9 +356,14 @@ def _checked(key: str, value: Any) -> Any:
     if key not in hints:
         raise InputError(f"unknown key {key!r}{nearest(key, hints)}; known: {', '.join(hints)}")
     try:
-        return msgspec.convert(value, hints[key])
+        made = msgspec.convert(value, hints[key])
     except (msgspec.ValidationError, UnicodeError):  # half of a character is no text
         raise InputError(f"{key} must be {_rule(hints[key])}, not {shown(value)}") from None
+    for each in made if isinstance(made, tuple) else (made,):
+        most = MOST_RATE if isinstance(each, float) else MOST
+        if isinstance(each, int | float) and hints[key] is not Seed and each > most:
+            raise InputError(f"{key} must be at most {most:.10g}, not {shown(value)}")
+    return made
 
 
 def _rule(hint: Any) -> str:
