@@ -39,7 +39,7 @@ TEXTS = (
     "pe_count=4", "queue_depth=2", "pe_count=1,2", "pe_count=1:4", "pe_count=1:8:log2", "queue_depth=2:4:0.5",
     "pe_count=0",
     "x=1", "pe_count", "=", "l*", "fc1", "fast", "event", "0:100", "5:", ":", "7:7", "latency=0.5", "cycles=2",
-    "32x32", "0x1",
+    "32x32", "0x1", "9" * 5000 + "x1", "0,0,1," + "9" * 5000, "9" * 5000 + ":4", "\u0662:4",
     "2:4", "V:1:2", "random:0.5", "dense", "tpe", "nsga2", ".png", "balanced", "global", "causes", "summary",
     "pe_count>=2",
     "0.5", "0.75,0.5", "1,2,3,4", "0,0,2,2", "chair", "channels", "tcp://127.0.0.1:1", "tcp://x", "nm", "--help",

@@ -22,7 +22,7 @@ WORDS = (
     "../x", "/etc/passwd",
     "..", "a/b", "CON", "%s", "{}", "${x}",
     "'; drop table cases; --", MARK, "__class__", "weight", "fc1.weight", "None",
-    "true",
+    "true", "9" * 5000, "\u0663", "\u00b2",
 )  # fmt: skip
 TOKENS = (
     b"", b"\0", b"\xff", b"\n", b"\r\n", b" ", b"-", b"-1", b"0", b"1e999", b"nan", b"inf", b"99999999999",
@@ -30,7 +30,7 @@ TOKENS = (
     b"2147483648", b"4294967295", b"{", b"}", b"[", b"]",
     b'"', b"\\u0000", b"\\ud800", b"#", b"%", b"=", b":", b"*a", b"&a ",
     b"[" * 2000, b"{\"a\":" * 2000, b"\xf0\x9f\x98\x80", b"\xc3\x28", b"PK\x03\x04", b"\x93NUMPY", b"NaN",
-    b"0x" + b"f" * 6000,
+    b"0x" + b"f" * 6000, b"9" * 5000,
 )  # fmt: skip
 
 
@@ -184,9 +184,13 @@ def _change(rng: random.Random, owner: Any, key: Any) -> None:
 
 
 def json_bytes(rng: random.Random, tree: Any) -> bytes:
-    """Return ``tree`` as JSON, or as near to it as its values allow."""
+    """Return ``tree`` as JSON, or as near to it as its values allow; sometimes with a key that occurs twice."""
     try:
-        return json.dumps(tree, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass")
+        data = json.dumps(tree, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass")
+        if isinstance(tree, dict) and tree and rng.random() < 0.05:
+            twice = {rng.choice(list(tree)): value(rng)}
+            data = data[:-1] + b"," + json.dumps(twice).encode()[1:]
+        return data
     except (RecursionError, ValueError):
         return b"[" * 3000
 

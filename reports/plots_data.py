@@ -265,7 +265,7 @@ def levels_of(results: Sequence[Result], names: Sequence[str]) -> list[Levels]:
     for kind in dict.fromkeys(kind for _, queues in rows for kind in queues):
         mine = [(name, queues[kind]) for name, queues in rows if kind in queues]
         deepest = 1 + max(max(q.capacity, len(q.cycles_at_level) - 1) for _, q in mine)
-        firsts = list(range(deepest))[:MOST_LEVELS]
+        firsts = list(range(min(deepest, MOST_LEVELS)))
         if deepest > MOST_LEVELS:
             firsts = [0, *(1 << bit for bit in range((deepest - 1).bit_length()))]
         shares = []

@@ -19,19 +19,41 @@ def whole(value: Any, name: str, least: int, most: int | None = None) -> int:
     return int(value)
 
 
+def counted(text: str) -> int:
+    """Return the whole number that ``text`` writes in up to 18 digits, spaces around them; -1 for any other text."""
+    text = text.strip()
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else -1
+
+
 def number(value: Any, name: str, least: float, most: float) -> float:
     """Return ``value`` as a float. Raises InputError unless it is a number from ``least`` to ``most``."""
-    if not _is_number(value) or not least <= value <= most:
+    value = value.item() if isinstance(value, np.generic) else value  # float32 has no room for every bound
+    if not is_number(value) or not least <= value <= most:
         raise InputError(f"{name} must be a number from {least:g} to {most:g}, not {shown(value)}")
     return float(value)
 
 
 def positive(value: Any, name: str) -> float:
     """Return ``value`` as a float. Raises InputError unless it is a finite number above 0."""
-    if not _is_number(value) or not 0 < value <= sys.float_info.max:  # a whole number may be beyond any float
+    value = value.item() if isinstance(value, np.generic) else value
+    if not is_number(value) or not 0 < value <= sys.float_info.max:  # a whole number may be beyond any float
         raise InputError(f"{name} must be a number above 0, not {shown(value)}")
     return float(value)
 
 
-def _is_number(value: object) -> bool:
+def not_negative(value: Any, name: str) -> float:
+    """Return ``value`` as a float. Raises InputError unless it is a finite number of at least 0."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if not is_number(value) or not 0 <= value <= sys.float_info.max:
+        raise InputError(f"{name} must be a number from 0, not {briefly(value)}")
+    return float(value)
+
+
+def is_number(value: object) -> bool:
+    """Tell whether ``value`` is a number, Python's or numpy's, and no truth value."""
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def briefly(value: Any) -> str:
+    """Return a number with six digits, and anything else as `shown` does."""
+    return f"{value:g}" if is_number(value) and abs(value) <= sys.float_info.max else shown(value)

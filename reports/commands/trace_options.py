@@ -137,10 +137,11 @@ def _option(field: str) -> str:
 
 def _size(text: str | None) -> tuple[int, int] | None:
     from ...workloads import InputError
+    from ...workloads.checks import counted
 
     if text is None:
         return None
-    sides = text.lower().split("x")
-    if len(sides) != 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+    sides = [counted(side) for side in text.lower().split("x")]
+    if len(sides) != 2 or min(sides) < 1:
         raise InputError(f"--input-size must be HEIGHTxWIDTH, as in 32x32, not {text!r}")
-    return int(sides[0]), int(sides[1])
+    return sides[0], sides[1]

@@ -199,11 +199,12 @@ def _rectangle(text: str, trace: Trace) -> np.ndarray:
     import numpy as np
 
     from ...workloads import InputError
+    from ...workloads.checks import counted
 
-    words = text.split(",")
-    if len(words) != 4 or not all(word.strip().isdecimal() for word in words):
+    numbers = [counted(word) for word in text.split(",")]
+    if len(numbers) != 4 or min(numbers) < 0:
         raise InputError(f"--edit must be TOP,LEFT,HEIGHT,WIDTH, as in 0,0,2,2, not {text!r}")
-    top, left, height, width = (int(word) for word in words)
+    top, left, height, width = numbers
     size = next((layer.inputs.shape[2:] for layer in trace.layers if layer.op == "conv2d"), None)
     if size is None:
         raise InputError(f"{trace.name}: an edit needs convolutions, and the trace has none")

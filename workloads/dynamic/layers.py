@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import briefly, is_number
 from ..errors import InputError
 from ..lowering import join, lower
 from ..patterns import Pattern
 from ..rules import ARRAYS
 from ..trace import Layer, Trace
+
+LARGEST = float(np.finfo(np.float32).max)  # a threshold above it is one that no float32 exceeds
 
 
 def changed(layer: Layer, **changes: Any) -> Layer:
@@ -71,8 +74,8 @@ def renamed(trace: Trace, suffix: str, layers: list[Layer], about: dict[str, Any
 
 def share(what: str, value: float) -> float:
     """Return ``value``, a share in (0, 1]; InputError, naming ``what``, for any other."""
-    if not 0 < value <= 1:
-        raise InputError(f"{what} must be above 0 and at most 1, not {value:g}")
+    if not is_number(value) or not 0 < value <= 1:
+        raise InputError(f"{what} must be above 0 and at most 1, not {briefly(value)}")
     return value
 
 

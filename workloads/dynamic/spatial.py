@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..errors import InputError
+from ..checks import not_negative, whole
+from ..errors import InputError, shown
 from ..lowering import output_sides
 from ..trace import Layer, Trace
-from .layers import changed, output_of, renamed
+from .layers import LARGEST, changed, output_of, renamed
 
 LARGEST_BLOCK = 4096
 
@@ -75,16 +76,16 @@ def edit_layers(
     Raises InputError for samples that are not there, an edit of another size, or one that changes nothing.
     """
     convolutions = _checked(trace, block, threshold, dilation, edit)
-    last = convolutions[0].samples - 1
+    last = min(layer.samples for layer in trace.layers) - 1
     wanted = {"--original": original} if edit is not None else {"--original": original, "--edited": edited}
     for what, number in wanted.items():
-        if not 0 <= number <= last:
-            raise InputError(f"{trace.name}: {what} must be a sample from 0 to {last}, not {number}")
-    shown = original if edit is not None else edited
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= last:
+            raise InputError(f"{trace.name}: {what} must be a sample from 0 to {last}, not {shown(number)}")
+    sample = original if edit is not None else edited
     masks = {} if edit is None else _spread(trace, convolutions, edit, dilation)
     layers, whole, found = [], [], []
     for layer in trace.layers:
-        alone = _one(layer, shown)
+        alone = _one(layer, sample)
         whole.append(alone)
         if layer.op == "conv2d":
             mask = masks[layer.name] if masks else differs(layer, original, edited, threshold)
@@ -102,7 +103,7 @@ def edit_layers(
         "reached": {each.name: float(each.outputs.mean()) for each in found},
         "by": "mask" if edit is not None else "samples",
     }
-    one = {"transform": "sample", "sample": shown}
+    one = {"transform": "sample", "sample": sample}
     return Edited(
         renamed(trace, "edit", layers, done, same_values=False),
         renamed(trace, "whole", whole, one, same_values=False),
@@ -112,7 +113,7 @@ def edit_layers(
 
 def differs(layer: Layer, original: int, edited: int, threshold: float = 0.0) -> np.ndarray:
     """Return where the inputs of two samples of a convolution differ by more than ``threshold``, (height, width)."""
-    different = np.abs(layer.inputs[original] - layer.inputs[edited]) > threshold
+    different = np.abs(layer.inputs[original] - layer.inputs[edited]) > min(threshold, LARGEST)
     return np.asarray(different.any(axis=0))
 
 
@@ -142,12 +143,10 @@ def scattered(layer: Layer, edit: LayerEdit, original: np.ndarray) -> np.ndarray
 
 def _checked(trace: Trace, block: int, threshold: float, dilation: int | None, edit: np.ndarray | None) -> list[Layer]:
     """Return the convolutions of ``trace``. Raises InputError for parameters that are out of range or do nothing."""
-    if not 1 <= block <= LARGEST_BLOCK:
-        raise InputError(f"--block must be from 1 to {LARGEST_BLOCK}, not {block}")
-    if not 0 <= threshold < np.inf:
-        raise InputError(f"--threshold must be a number from 0, not {threshold:g}")
-    if dilation is not None and not 0 <= dilation <= LARGEST_BLOCK:
-        raise InputError(f"--dilation must be from 0 to {LARGEST_BLOCK}, not {dilation}")
+    whole(block, "--block", 1, LARGEST_BLOCK)
+    not_negative(threshold, "--threshold")
+    if dilation is not None:
+        whole(dilation, "--dilation", 0, LARGEST_BLOCK)
     if edit is None and dilation is not None:
         raise InputError(f"--dilation must come with --edit, not {dilation} alone; leave it out")
     if edit is not None and threshold:

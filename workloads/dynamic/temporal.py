@@ -17,9 +17,10 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
+from ..checks import not_negative
 from ..errors import InputError
 from ..trace import Layer, Trace
-from .layers import changed, output_of, renamed, share
+from .layers import LARGEST, changed, output_of, renamed, share
 
 DELTA_OPS = ("linear", "conv2d")  # of one operand only the difference; both operands of a matmul change
 
@@ -72,8 +73,7 @@ def delta_layers(trace: Trace, threshold: float = 0.0, *, steps: bool = False, l
     frames by rounding alone, and not at all where the differences are exact, as those of fixed-point words are.
     Raises InputError for fewer than two frames, and for a threshold below 0.
     """
-    if not 0 <= threshold < np.inf:
-        raise InputError(f"--threshold must be a number from 0, not {threshold:g}")
+    threshold = not_negative(threshold, "--threshold")
     chosen = _frames_of(trace, layers, ("linear",) if steps else DELTA_OPS, steps)
     made, found = [], []
     for layer in trace.layers:
@@ -98,10 +98,10 @@ def delta_layers(trace: Trace, threshold: float = 0.0, *, steps: bool = False, l
 def differences(frames: np.ndarray, threshold: float) -> np.ndarray:
     """Return ``frames`` (count, ...), all but the first as changes of more than ``threshold`` from what was sent."""
     deltas = frames.copy()
-    sent = frames[0].copy()
+    sent, least = frames[0].copy(), min(threshold, LARGEST)
     for i in range(1, len(frames)):
         change = frames[i] - sent
-        deltas[i] = np.where(np.abs(change) > threshold, change, np.float32(0))
+        deltas[i] = np.where(np.abs(change) > least, change, np.float32(0))
         sent += deltas[i]
     return deltas
 

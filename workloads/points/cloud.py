@@ -21,6 +21,8 @@ class Cloud:
     remission: np.ndarray | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.points, np.ndarray):
+            raise InputError(f"points must be a numpy array, not a {type(self.points).__name__}")
         if self.points.ndim != 2 or self.points.shape[1] != 3 or self.points.dtype != np.float32:
             raise InputError(f"points must be float32 of shape (n, 3), not {self.points.dtype} {self.points.shape}")
         _check_finite(self.points, "points")

@@ -59,7 +59,8 @@ def ball_query(
     """
     points, queries = _alike(points, queries)
     count = whole(k, "k", 1, 1 << 20)
-    reach = np.float32(positive(radius, "radius"))
+    with np.errstate(over="ignore"):  # no two points are farther apart than what float32 cannot hold
+        reach = np.float32(positive(radius, "radius"))
     if order not in get_args(Order):
         raise InputError(f"order must be one of {', '.join(get_args(Order))}, not {order!r}")
     with np.errstate(over="ignore"):

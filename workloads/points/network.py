@@ -157,7 +157,8 @@ def _as_cloud(cloud: Cloud | np.ndarray) -> Cloud:
     table = np.asarray(cloud)
     if table.ndim != 2 or table.shape[1] not in (3, 4) or table.dtype.kind not in "iuf":
         raise InputError(f"a cloud must be real numbers of shape (n, 3) or (n, 4), not {table.dtype} {table.shape}")
-    table = table.astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is refused as not finite
+        table = table.astype(np.float32)
     return Cloud(table[:, :3], "cloud", table[:, 3] if table.shape[1] == 4 else None)
 
 

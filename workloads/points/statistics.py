@@ -33,9 +33,9 @@ class Statistics:
 
 def statistics(points: np.ndarray, voxel_size: float, strides: tuple[int, ...] = STRIDES) -> Statistics:
     """Return the statistics of ``points``, real (n, 3), n at least 1, in voxels so large. Raises InputError."""
-    if not len(points):
-        raise InputError("a cloud must have at least one point, and this has none")
     coords, _ = voxelise(points, voxel_size)
+    if not len(coords):
+        raise InputError("a cloud must have at least one point, and this has none")
     voxels, neighbours = [], []
     for stride in strides:
         coords = downsample(coords, stride)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..checks import number, whole
+from ..checks import counted, number, whole
 from ..errors import InputError
 from ..files.drawn import Draw
 from ..files.numbers import read_only
@@ -91,9 +91,9 @@ class _Kept:
             return cls(Pattern("dense"))
         if head == "random" and (density := _decimal(rest)) is not None and 0 <= density <= 1:
             return cls(Pattern("unstructured"), density=density)
-        parts = text.split(":")
-        if len(parts) in (2, 3) and all(part.isascii() and part.isdecimal() for part in parts):
-            *vector, n, m = (int(part) for part in parts)
+        parts = [counted(part) for part in text.split(":")]
+        if len(parts) in (2, 3) and min(parts) >= 0:
+            *vector, n, m = parts
             rows = vector[0] if vector else 1
             if 1 <= n <= m <= 256 and (not vector or (1 <= rows <= 65536 and n <= CHOSEN <= m)):
                 return cls(Pattern("n:m", n=n, m=m, axis=1), n, m, rows if vector else 1)

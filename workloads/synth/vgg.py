@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..checks import number, whole
+from ..checks import number, positive, whole
 from ..errors import InputError
 from ..files.drawn import Draw
 from ..patterns import Pattern
@@ -86,7 +86,7 @@ def vgg_weight(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the weight of the layer that `vgg_layer` returns, 0 where pruned, and its mask."""
     layer = _named(name)
-    if not 1 <= connectivity < float("inf"):
+    if positive(connectivity, "connectivity") < 1:
         raise InputError(f"connectivity must be at least 1 and finite, not {connectivity}")
     filter_sigma = number(filter_sigma, "filter_sigma", 0, 4)
     patterns = whole(patterns, "patterns", 1)

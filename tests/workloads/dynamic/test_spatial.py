@@ -189,7 +189,7 @@ def test_wrong_input_is_refused():
         "picture: the edit must change something, and no input of a convolution changes"
     )
     assert message(lambda: edit_layers(trace, edited=2)) == "picture: --edited must be a sample from 0 to 1, not 2"
-    assert message(lambda: edit_layers(trace, block=0)) == "--block must be from 1 to 4096, not 0"
+    assert message(lambda: edit_layers(trace, block=0)) == "--block must be a whole number from 1 to 4096, not 0"
     assert (
         message(lambda: edit_layers(trace, dilation=1)) == "--dilation must come with --edit, not 1 alone; leave it out"
     )

@@ -229,13 +229,13 @@ def test_a_recipe_that_the_data_cannot_serve_is_refused():
 
 
 def test_training_that_diverges_is_told_and_writes_nothing(tmp_path):
-    assert message(train, short("lenet-digits-imp", learning_rate=1e30), out=tmp_path) == (
-        "recipe lenet-digits-imp: the loss must stay finite, and did not with learning_rate 1e+30; lower it"
+    assert message(train, short("lenet-digits-imp", learning_rate=1e6), out=tmp_path) == (
+        "recipe lenet-digits-imp: the loss must stay finite, and did not with learning_rate 1000000.0; lower it"
     )
     assert list(tmp_path.iterdir()) == []
-    assert message(train, short("lenet-digits-oneshot", epochs=1, finetune_learning_rate=1e30)) == (
+    assert message(train, short("lenet-digits-oneshot", epochs=1, finetune_learning_rate=1e6)) == (
         "recipe lenet-digits-oneshot: the loss must stay finite, and did not with learning_rate 0.1 and "
-        "finetune_learning_rate 1e+30; lower one of them"
+        "finetune_learning_rate 1000000.0; lower one of them"
     )
 
 
