@@ -92,7 +92,7 @@ def test_sweep_keeps_a_store_and_runs_nothing_twice(capsys, monkeypatch):
     rows = json.loads(first[1])
     assert [(row["pe_count"], row["queue_depth"]) for row in rows] == [(1, 2), (1, 8), (4, 2), (4, 8)]
     assert {"cycles", "speedup", "load_balance", "padding_ratio", "energy_uj"} <= set(rows[0])
-    monkeypatch.setattr("gossamer.simulator.crew.simulate", None)
+    monkeypatch.setattr("gossamer.simulator.cases.simulate", None)
     assert run(capsys, *arguments) == first
 
 
