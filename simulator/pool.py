@@ -126,15 +126,18 @@ class _Spawn(SpawnContext):
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Let processes that start here ignore the terminal's interrupt: this process is the one that answers it."""
-    if threading.current_thread() is not threading.main_thread():
+    """Let processes that start here not hear the terminal's interrupt: this process answers it, once this is over.
+
+    A signal that is blocked, unlike one that is ignored, waits; what starts meanwhile is born with it blocked.
+    """
+    if not hasattr(signal, "pthread_sigmask") or threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _traces: dict[str, Trace] = {}  # a worker process's own, by sha256: those that it has met

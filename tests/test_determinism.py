@@ -165,6 +165,9 @@ def test_processes_of_other_surroundings_give_the_same_bytes(tmp_path, environme
     reason="GOSSAMER_PYTHONS, paths with a colon between them, names no other interpreters with gossamer's packages",
 )
 def test_other_interpreters_give_the_same_bytes(tmp_path, environment):
+    (tmp_path / "path").mkdir()  # gossamer alone, not what is compiled for this interpreter beside it
+    (tmp_path / "path" / "gossamer").symlink_to(Path(gossamer.__file__).parent)
+    environment |= {"PYTHONPATH": str(tmp_path / "path")}
     expected = written_by(sys.executable, tmp_path / "this", environment)
     for number, python in enumerate(os.environ["GOSSAMER_PYTHONS"].split(":")):
         assert written_by(python, tmp_path / str(number), environment) == expected

@@ -1,6 +1,7 @@
 """Sweeps: the same outcomes however they are run, and nothing finished is lost."""
 
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 from gossamer.__main__ import main
 from gossamer.models import load_machine, vary
-from gossamer.simulator import simulate
+from gossamer.simulator import pool, simulate
 from gossamer.simulator.store import Store
 from gossamer.simulator.sweep import Case, grid_points, sweep
 from gossamer.workloads import InputError, Layer, Trace
@@ -228,3 +229,15 @@ def test_progress_tells_rate_and_remaining_time_at_a_terminal_and_nothing_elsewh
     shown = capsys.readouterr().err
     assert "6/6" in shown
     assert "cases/s" in shown
+
+
+def test_an_interrupt_while_workers_start_is_heard_when_they_have():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in the background of a shell
+    reached = False
+    try:
+        with pytest.raises(KeyboardInterrupt), pool._interrupts_held():
+            os.kill(os.getpid(), signal.SIGINT)
+            reached = True
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert reached
