@@ -129,15 +129,24 @@ def _interrupts_held() -> Iterator[None]:
     """Let processes that start here not hear the terminal's interrupt: this process answers it, once this is over.
 
     A signal that is blocked, unlike one that is ignored, waits; what starts meanwhile is born with it blocked.
+    Another thread may have taken it all the same, so that Python calls the handler here: that too waits.
     """
     if not hasattr(signal, "pthread_sigmask") or threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    handler = signal.getsignal(signal.SIGINT)
+    heard: list[int] = []
+    if callable(handler):
+        signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # what waited is heard here
+        if callable(handler):
+            signal.signal(signal.SIGINT, handler)
+        if heard:
+            signal.raise_signal(signal.SIGINT)
 
 
 _traces: dict[str, Trace] = {}  # a worker process's own, by sha256: those that it has met

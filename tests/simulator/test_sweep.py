@@ -5,6 +5,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 
 import msgspec
 import numpy as np
@@ -231,13 +233,36 @@ def test_progress_tells_rate_and_remaining_time_at_a_terminal_and_nothing_elsewh
     assert "cases/s" in shown
 
 
-def test_an_interrupt_while_workers_start_is_heard_when_they_have():
+@pytest.mark.parametrize("other_threads", [0, 1])
+def test_an_interrupt_while_workers_start_is_heard_when_they_have(other_threads):
+    """Whichever thread the system hands it to: with the first one blocked, it chooses another where there is one."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in the background of a shell
+    over = threading.Event()
+    threads = [threading.Thread(target=over.wait) for _ in range(other_threads)]
     reached = False
     try:
+        for thread in threads:
+            thread.start()
         with pytest.raises(KeyboardInterrupt), pool._interrupts_held():
             os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
             reached = True
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
     finally:
+        over.set()
+        for thread in threads:
+            thread.join()
         signal.signal(signal.SIGINT, before)
     assert reached
+
+
+def test_an_interrupt_that_is_ignored_stays_so_while_workers_start():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with pool._interrupts_held():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
