@@ -15,7 +15,7 @@ from .files.masked import trace_of_arrays, trace_of_container_weights
 from .files.matrix_market import load_matrix_market
 from .files.npy import read_npz
 from .files.smtx import load_smtx
-from .files.streamed import STREAMED_FROM, StreamedContainer, stream_trace, stream_weights
+from .files.streamed import BY_LAYER_FROM, STREAMED_FROM, StreamedContainer, stream_trace, stream_weights
 from .files.trace_file import KEY, SUFFIX, load_trace_file, trace_of_container
 from .trace import Trace
 
@@ -58,12 +58,13 @@ def load_trace(
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise InputError(_unknown(path))
-    if suffix == SUFFIX and path.is_file() and path.stat().st_size >= STREAMED_FROM:
-        streamed = StreamedContainer(path)
+    size = path.stat().st_size if path.is_file() else 0  # a pipe has none, and is read whole
+    if suffix == SUFFIX and size >= min(BY_LAYER_FROM, STREAMED_FROM):
+        streamed, keep = StreamedContainer(path), size < STREAMED_FROM
         if KEY not in streamed.metadata:
-            return stream_weights(streamed, draw)
+            return stream_weights(streamed, draw, keep=keep)
         _refuse_draw(draw, path)
-        return stream_trace(streamed)
+        return stream_trace(streamed, keep=keep)
     if suffix == SUFFIX:
         container = read_container(path)
         if KEY not in container.metadata:

@@ -26,11 +26,23 @@ from gossamer.workloads.trace import ARRAYS, Trace
 
 @pytest.fixture
 def streamed(monkeypatch):
-    """Load a file as if it were too large to be read whole."""
+    """Load a file as if it were too large for its layers to be kept."""
 
     def load(path, **draw):
         with monkeypatch.context() as patch:
             patch.setattr(loading, "STREAMED_FROM", 0)
+            return load_trace(path, **draw)
+
+    return load
+
+
+@pytest.fixture
+def by_layer(monkeypatch):
+    """Load a file as if it were too large to be read whole, and keep its layers."""
+
+    def load(path, **draw):
+        with monkeypatch.context() as patch:
+            patch.setattr(loading, "BY_LAYER_FROM", 0)
             return load_trace(path, **draw)
 
     return load
@@ -48,10 +60,23 @@ def same(mine, other):
             assert first is None or (first.dtype == second.dtype and np.array_equal(first, second))
 
 
+def write_bfloat16(path, tensors):
+    """Write a .safetensors file of 16-bit words by name, which numpy does not know as numbers."""
+    head, end = {}, 0
+    for name, words in tensors:
+        head[name] = {"dtype": "BF16", "shape": list(words.shape), "data_offsets": [end, end + words.nbytes]}
+        end += words.nbytes
+    text = json.dumps(head).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(words.tobytes() for _, words in tensors))
+
+
 @pytest.mark.parametrize("name", ["lenet-digits-imp", "resnet20-digits-imp", "vit-digits-srste-2-4"])
-def test_a_streamed_trace_is_the_one_that_is_read_whole(name, tmp_path, streamed):
+def test_a_streamed_trace_is_the_one_that_is_read_whole(name, tmp_path, streamed, by_layer):
     whole = load_trace(name)
     path = save_trace(whole, tmp_path / "trace.safetensors")
+    kept = by_layer(path)
+    assert isinstance(kept.layers, tuple)
+    same(kept, whole)
     found = streamed(path)
     assert isinstance(found.layers, StreamedLayers)
     same(found, whole)
@@ -70,20 +95,38 @@ def test_layers_on_shared_points_are_read_in_any_order(tmp_path, streamed):
         assert np.array_equal(found.layers[index].array("coordinates"), whole.layers[index].array("coordinates"))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int8])
-def test_streamed_weights_are_those_that_are_read_whole_and_draw_the_same_inputs(dtype, tmp_path, streamed):
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64, np.int8, np.uint16])
+def test_streamed_weights_are_those_that_are_read_whole_and_draw_the_same_inputs(dtype, tmp_path, streamed, by_layer):
     rng = np.random.default_rng(1)
     arrays = {}
     for index in (10, 2, 1):
-        weight = rng.integers(-9, 9, (8, 12)).astype(dtype) * (rng.random((8, 12)) < 0.4)
-        arrays |= {f"fc{index}.weight": weight.astype(dtype), f"fc{index}.bias": rng.integers(0, 5, 8).astype(dtype)}
+        weight = rng.integers(0 if dtype is np.uint16 else -9, 9, (8, 12)) * (rng.random((8, 12)) < 0.4)
+        weight = weight.astype(dtype) + (weight / 3).astype(dtype)
+        arrays |= {f"fc{index}.weight": weight, f"fc{index}.bias": rng.integers(0, 5, 8).astype(dtype)}
     arrays["fc2.inputs"] = rng.random((3, 12)).astype(np.float32)
     arrays["fc1.mask"] = arrays["fc1.weight"] != 0
+    arrays["fc10.mask"] = (arrays["fc10.weight"] != 0).astype(dtype)
     save_file(arrays, tmp_path / "weights.safetensors")
     draw = {"act_density": 0.5, "samples": 3, "seed": 4}
-    found = streamed(tmp_path / "weights.safetensors", **draw)
-    assert found.names == ("fc1", "fc2", "fc10")
-    same(found, load_trace(tmp_path / "weights.safetensors", **draw))
+    whole = load_trace(tmp_path / "weights.safetensors", **draw)
+    assert np.array_equal(whole.layers[0].weight, arrays["fc1.weight"].astype(np.float32))
+    for load in (streamed, by_layer):
+        found = load(tmp_path / "weights.safetensors", **draw)
+        assert found.names == ("fc1", "fc2", "fc10")
+        same(found, whole)
+
+
+@pytest.mark.parametrize("numbers", [1, 100, 2**20])
+def test_words_of_bfloat16_are_read_by_blocks_of_any_size(numbers, tmp_path, streamed, by_layer, monkeypatch):
+    weight = np.random.default_rng(3).standard_normal((9, 70)).astype(np.float32)
+    words = (weight.view(np.uint32) >> 16).astype("<u2")
+    path = tmp_path / "weights.safetensors"
+    write_bfloat16(path, [("fc.weight", words), ("fc.bias", words[:, 0])])
+    whole = load_trace(path, act_density=0.5)
+    assert np.array_equal(whole.layers[0].weight, (words.astype(np.uint32) << 16).view(np.float32))
+    monkeypatch.setattr("gossamer.workloads.files.streamed.NUMBERS", numbers)
+    for load in (streamed, by_layer):
+        same(load(path, act_density=0.5), whole)
 
 
 def test_a_packed_weight_is_streamed_too(tmp_path, streamed):
@@ -108,16 +151,21 @@ def test_a_packed_weight_is_streamed_too(tmp_path, streamed):
         ({"fc.weight": np.ones((2, 3), np.float32), "fc.inputs": np.ones((1, 3), np.float32)}, {"act_density": 0.5}),
         ({"fc.weight": np.ones((2, 3), np.float32), "fc.bias": np.ones(5, np.float32)}, {"act_density": 0.5}),
         ({"fc.weight": np.ones((2, 3), np.complex64)}, {"act_density": 0.5}),
+        ({"fc.weight": np.array([[1, 2], [3, 1e300]])}, {"act_density": 0.5}),
+        ({"fc.weight": np.array([[1, 2], [np.inf, 3]], np.float16)}, {"act_density": 0.5}),
+        ({"fc.weight": np.ones((2, 3), np.float16), "fc.mask": np.full((2, 3), 2, np.int8)}, {"act_density": 0.5}),
+        ({"fc.weight": np.ones((2, 3), np.float16), "fc.bias": np.ones((), np.float16)}, {"act_density": 0.5}),
     ],
-    ids=["no inputs", "no place", "nan", "inputs there", "bias", "complex"],
+    ids=["no inputs", "no place", "nan", "inputs there", "bias", "complex", "large", "inf", "mask", "no side"],
 )
-def test_what_is_wrong_with_weights_is_said_in_the_same_words(arrays, draw, tmp_path, streamed):
+def test_what_is_wrong_with_weights_is_said_in_the_same_words(arrays, draw, tmp_path, streamed, by_layer):
     save_file(arrays, tmp_path / "weights.safetensors")
     with pytest.raises(InputError) as whole:
         load_trace(tmp_path / "weights.safetensors", **draw)
-    with pytest.raises(InputError) as found:
-        list(streamed(tmp_path / "weights.safetensors", **draw).layers)
-    assert str(found.value) == str(whole.value)
+    for load in (streamed, by_layer):
+        with pytest.raises(InputError) as found:
+            list(load(tmp_path / "weights.safetensors", **draw).layers)
+        assert str(found.value) == str(whole.value)
 
 
 @given(data=st.data())
@@ -129,17 +177,16 @@ def test_a_damaged_file_is_refused_or_reads_as_it_would_whole(data, tmp_path_fac
     for _ in range(data.draw(st.integers(1, 3))):
         original[data.draw(st.integers(0, len(original) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     path.write_bytes(original[: data.draw(st.one_of(st.just(len(original)), st.integers(0, len(original))))])
-    threshold = loading.STREAMED_FROM
     outcomes = []
-    for least in (threshold, 0):
-        loading.STREAMED_FROM = least
-        try:
-            outcomes.append(load_trace(path).sha256)
-        except InputError as error:
-            outcomes.append(str(error).startswith(f"{path}: "))
-        finally:
-            loading.STREAMED_FROM = threshold
-    assert outcomes[0] == outcomes[1]
+    for name in ("", "BY_LAYER_FROM", "STREAMED_FROM"):
+        with pytest.MonkeyPatch.context() as patch:
+            if name:
+                patch.setattr(loading, name, 0)
+            try:
+                outcomes.append(load_trace(path).sha256)
+            except InputError as error:
+                outcomes.append(str(error).startswith(f"{path}: "))
+    assert outcomes[0] == outcomes[1] == outcomes[2]
 
 
 def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path, streamed):
@@ -157,7 +204,7 @@ def test_draws_are_refused_for_a_streamed_trace_as_for_any_other(tmp_path, strea
 
 
 def test_only_large_files_are_streamed():
-    assert loading.STREAMED_FROM == 2**28
+    assert (loading.BY_LAYER_FROM, loading.STREAMED_FROM) == (2**22, 2**28)
     assert all(isinstance(load_trace(name).layers, tuple) for name in bundled_traces()[:2])
 
 
@@ -180,41 +227,41 @@ load.STREAMED_FROM = 0
 machine = load_machine(sys.argv[2])
 simulate(machine, random_layer(64, 64, 0.5, 0.5))  # what is loaded once
 before = peak()
-result = simulate(machine, load_trace(sys.argv[1], act_density=0.5))
+draw = {} if sys.argv[1].endswith("trace.safetensors") else {"act_density": 0.5}
+result = simulate(machine, load_trace(sys.argv[1], **draw))
 print(len(result.layers), (peak() - before) * 1024)
 """
 
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
-    """A file of layers in bfloat16, each of 48 MiB in float32, half of it pruned or none, and a few small ones."""
-    path = tmp_path_factory.mktemp("large") / "large.safetensors"
+    """Files of layers in bfloat16, each of 48 MiB in float32, half of it pruned or none, and a few small ones."""
+    folder = tmp_path_factory.mktemp("large")
+    path = folder / "large.safetensors"
     weight = np.random.default_rng(2).standard_normal((3072, 4096), np.float32)
     dense = (weight.view(np.uint32) >> 16).astype("<u2")
     pruned, small = dense.copy(), np.zeros((64, 64), "<u2")
     pruned[:, ::2] = 0
     each = [small, pruned, dense, small, dense, pruned]
-    tensors = [(f"layer{i}", words.tobytes(), list(words.shape)) for i, words in enumerate(each)]
-    head, end = {}, 0
-    for name, data, shape in tensors:
-        head[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [end, end + len(data)]}
-        end += len(data)
-    text = json.dumps(head).encode()
-    path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(data for _, data, _ in tensors))
-    return path
+    write_bfloat16(path, [(f"layer{i}", words) for i, words in enumerate(each)])
+    trace = save_trace(load_trace(path, act_density=0.5), folder / "trace.safetensors")
+    return {"weights": path, "trace": trace}
 
 
 @pytest.mark.skipif(not PEAK.exists(), reason="the peak of a process is read from /proc")
-# Of the weights in float32: the file's bytes and they, or they and what the machine holds of them.
+# Of the weights in float32: they and what the machine holds of them, beside blocks and code. A trace takes no more.
 @pytest.mark.parametrize(
-    ("machine", "most"),
-    [("a100-sparse", 2.0), ("dstc-a100", 2.0), ("systolic-16x16", 2.0), ("a100-block-ell", 2.0), ("a100-sputnik", 2.0),
-     ("ese", 2.25), ("eie-64pe", 2.75)],
+    ("machine", "stored", "most"),
+    [("a100-sparse", "weights", 1), ("dstc-a100", "weights", 1), ("systolic-16x16", "weights", 1),
+     ("a100-block-ell", "weights", 1), ("a100-sputnik", "weights", 1), ("ese", "weights", 1.5),
+     ("eie-64pe", "weights", 1.5), ("eie-64pe", "trace", 1.5), ("systolic-16x16", "trace", 1)],
 )  # fmt: skip
-def test_a_simulation_takes_no_more_memory_than_its_largest_layer_and_little_beside(machine, most, large):
-    done = subprocess.run([sys.executable, "-c", MEMORY, large, machine], capture_output=True, text=True, check=True)
+def test_a_simulation_takes_no_more_memory_than_its_largest_layer_and_little_beside(machine, stored, most, large):
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, large[stored], machine], capture_output=True, text=True, check=True
+    )
     layers, grown = map(int, done.stdout.split())
-    assert layers == 6 and grown < most * 48 * 2**20
+    assert layers == 6 and grown < (most * 48 + 40) * 2**20
 
 
 @pytest.mark.parametrize("rule", ["2:4", "0.5", "global:0.5", "block:0.5:2x2"])

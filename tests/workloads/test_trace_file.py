@@ -99,8 +99,14 @@ def test_a_trace_comes_back_as_it_was_saved(trace, tmp_path_factory):
 
 
 @settings(max_examples=300, derandomize=True, deadline=None)
-@given(size=st.integers(0, 2000), density=DENSITIES, seed=st.integers(0, 999), kind=st.sampled_from("fcnb"))
-def test_every_form_holds_every_array_and_the_shortest_is_taken(size, density, seed, kind):
+@given(
+    size=st.integers(0, 2000),
+    density=DENSITIES,
+    seed=st.integers(0, 999),
+    kind=st.sampled_from("fcnb"),
+    block=st.sampled_from([1, 3, 64, 2**16]),
+)
+def test_every_form_holds_every_array_and_the_shortest_is_taken(size, density, seed, kind, block):
     rng = np.random.default_rng(seed)
     kept = rng.random(size) < density
     array = {
@@ -110,7 +116,9 @@ def test_every_form_holds_every_array_and_the_shortest_is_taken(size, density, s
         "b": kept,
     }[kind]
     form, parts = pack(array, nibbles=kind == "n")
-    back = unpack(form, (size,), parts, array.dtype.type, nibbles=kind == "n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gossamer.workloads.files.sparse.BLOCK", block)
+        back = unpack(form, (size,), parts, array.dtype.type, nibbles=kind == "n")
     np.testing.assert_array_equal(back, array, strict=True)
     stored = sum(part.nbytes for part in parts.values())
     values = int(kept.sum()) * {"f": 4, "c": 1, "n": 0.5, "b": 0}[kind]

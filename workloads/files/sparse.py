@@ -8,9 +8,10 @@ have no values at all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import prod
-from typing import Literal
+from types import EllipsisType
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from ..limits import ELEMENTS_LIMIT
 
 Form = Literal["dense", "bitmap", "gaps"]
 RUN = 255  # zeros that a byte without a value stands for
+BLOCK = 2**16  # bytes of a bitmap or of gaps that are gone through at a time
 
 
 def pack(array: np.ndarray, *, nibbles: bool = False) -> tuple[Form, dict[str, np.ndarray]]:
@@ -56,17 +58,29 @@ def dense(array: np.ndarray) -> tuple[Form, dict[str, np.ndarray]]:
     return "dense", {"values": array + array.dtype.type(0)}
 
 
+class Part(Protocol):
+    """An array, or one that is still in a file: what is sliced off its first axis is read."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the lengths of the sides."""
+
+    def __getitem__(self, part: slice | EllipsisType, /) -> np.ndarray:
+        """Return the elements, or rows, of ``part``; all for ``...``."""
+
+
 def unpack(
     form: Form,
     shape: tuple[int, ...],
-    parts: Mapping[str, np.ndarray],
+    parts: Mapping[str, Part],
     dtype: type[np.generic],
     *,
     nibbles: bool = False,
 ) -> np.ndarray:
     """Return the array of ``shape`` that `pack` gave these parts for, read-only.
 
-    Nothing is allocated before the length of the parts has proved the shape. Raises InputError, the rule first.
+    Nothing is allocated before the length of the parts has proved the shape. The parts are gone through a block at a
+    time. Raises InputError, the rule first.
     """
     size = prod(shape)
     if size > ELEMENTS_LIMIT:
@@ -76,20 +90,25 @@ def unpack(
         wanted: tuple[int, ...] = (-(-size // 2),) if nibbles else shape
         if values.shape != wanted:
             raise InputError(f"values must have shape {wanted}, not {values.shape}")
-        return _from_nibbles(values, size).reshape(shape) if nibbles else values
-    place = _bitmap_places(parts["bitmap"], size) if form == "bitmap" else _gap_places(parts["gaps"], size)
-    count = int(np.count_nonzero(place)) if form == "bitmap" else place.size
-    array = np.zeros(size, dtype)
-    if dtype is np.bool_:
-        array[place] = True
-    else:
-        values = parts["values"]
+        return _from_nibbles(values, 0, size).reshape(shape) if nibbles else values[...]
+    count = _count_bits(parts["bitmap"], size) if form == "bitmap" else _count_gaps(parts["gaps"], size)
+    if dtype is not np.bool_:
         length = -(-count // 2) if nibbles else count
-        if values.shape != (length,):
+        if parts["values"].shape != (length,):
             raise InputError(
-                f"values must have shape ({length},), as many as its {form} has places, not {values.shape}"
+                f"values must have shape ({length},), as many as its {form} has places, not {parts['values'].shape}"
             )
-        array[place] = _from_nibbles(values, count) if nibbles else values
+    array = np.zeros(size, dtype)
+    begin = 0
+    for part, place, length in (
+        _bitmap_places(parts["bitmap"], size) if form == "bitmap" else _gap_places(parts["gaps"])
+    ):
+        end = begin + length
+        if dtype is np.bool_:
+            array[part][place] = True
+        else:
+            array[part][place] = _from_nibbles(parts["values"], begin, end) if nibbles else parts["values"][begin:end]
+        begin = end
     array.flags.writeable = False
     return array.reshape(shape)
 
@@ -109,21 +128,48 @@ def _gaps(kept: np.ndarray, size: int) -> np.ndarray:
     return stream
 
 
-def _gap_places(gaps: np.ndarray, size: int) -> np.ndarray:
-    if gaps.ndim != 1:
+def _blocks(part: Part) -> Iterator[np.ndarray]:
+    for start in range(0, part.shape[0], BLOCK):
+        yield part[start : start + BLOCK]
+
+
+def _count_gaps(gaps: Part, size: int) -> int:
+    if len(gaps.shape) != 1:
         raise InputError(f"gaps must have one dimension, not shape {gaps.shape}")
-    valued = gaps != RUN
-    end = np.cumsum(gaps.astype(np.int64) + valued)
-    reached = int(end[-1]) if end.size else 0
+    count = reached = 0
+    for block in _blocks(gaps):
+        valued = int(np.count_nonzero(block != RUN))
+        count += valued
+        reached += int(block.sum(dtype=np.int64)) + valued
     if not 0 <= size - reached < RUN:
         raise InputError(f"gaps must reach the end of its {size} elements, and reach {reached}")
-    return np.asarray(end[valued] - 1)
+    return count
 
 
-def _bitmap_places(bitmap: np.ndarray, size: int) -> np.ndarray:
+def _gap_places(gaps: Part) -> Iterator[tuple[slice, np.ndarray, int]]:
+    """Yield of a part of the array which of its elements have values, and how many."""
+    reached = 0
+    for block in _blocks(gaps):
+        valued = block != RUN
+        end = np.cumsum(block.astype(np.int64) + valued)
+        place = end[valued] - 1
+        yield slice(reached, reached + int(end[-1])), place, len(place)
+        reached += int(end[-1])
+
+
+def _count_bits(bitmap: Part, size: int) -> int:
     if bitmap.shape != (-(-size // 8),):
         raise InputError(f"bitmap must have shape ({-(-size // 8)},) for {size} elements, not {bitmap.shape}")
-    return np.unpackbits(bitmap, count=size).view(np.bool_)
+    return sum(length for _, _, length in _bitmap_places(bitmap, size))
+
+
+def _bitmap_places(bitmap: Part, size: int) -> Iterator[tuple[slice, np.ndarray, int]]:
+    """Yield of a part of the array which of its elements have values, and how many."""
+    for index, block in enumerate(_blocks(bitmap)):
+        start = index * 8 * BLOCK
+        stop = min(start + 8 * BLOCK, size)
+        place = np.unpackbits(block, count=stop - start).view(np.bool_)
+        yield slice(start, stop), place, int(np.count_nonzero(place))
 
 
 def _to_nibbles(values: np.ndarray) -> np.ndarray:
@@ -132,5 +178,7 @@ def _to_nibbles(values: np.ndarray) -> np.ndarray:
     return np.asarray(even[::2] | even[1::2] << 4)
 
 
-def _from_nibbles(packed: np.ndarray, count: int) -> np.ndarray:
-    return np.stack([packed & 15, packed >> 4], axis=-1).reshape(-1)[:count]
+def _from_nibbles(packed: Part, begin: int, end: int) -> np.ndarray:
+    """Return the values from ``begin`` to ``end``, two of which are in a byte of ``packed``."""
+    bytes_ = packed[begin // 2 : -(-end // 2)]
+    return np.stack([bytes_ & 15, bytes_ >> 4], axis=-1).reshape(-1)[begin % 2 :][: end - begin]

@@ -1,4 +1,4 @@
-"""Traces and masked weights in .safetensors files too large to read whole: one layer of them at a time.
+"""Traces and masked weights in large .safetensors files: one layer of them at a time is read.
 
 The container's header tells where each tensor lies. What is made of a tensor, and every check, is what reading the file
 whole does (`trace_file`, `masked`).
@@ -6,22 +6,29 @@ whole does (`trace_file`, `masked`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
+from types import EllipsisType
 
 import msgspec
 import numpy as np
 
+from ..blocks import row_blocks
 from ..errors import InputError
 from ..streamed import StreamedLayers
 from ..trace import Layer, Trace
 from .container import DTYPES, one_line
 from .drawn import Draw
-from .masked import METADATA, PACKED, array_of_tensor, layer_of_arrays, layers_by_name, natural
+from .masked import METADATA, PACKED, ROLES, array_of_tensor, layer_of_arrays, layers_by_name, natural
+from .numbers import bfloat16_to_float32, read_only, to_float32
 from .trace_file import KEY, SHARED, StoredLayer, layer_of_tensors, part_tensors, read_header, whole_trace
 
-STREAMED_FROM = 2**28  # bytes of a file that is no longer read whole
+BY_LAYER_FROM = 2**22  # bytes of a file that is not read whole, which would take its bytes beside what is made of them
+STREAMED_FROM = 2**28  # bytes of a file whose layers are not kept
+NUMBERS = 2**20  # that are made float32 at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,57 +86,103 @@ class StreamedContainer:
             for name, tensor in sorted(described.items())
         }
 
-    def read(self, name: str) -> tuple[str, np.ndarray]:
+    def read(self, name: str, *, as_float32: bool = False) -> tuple[str, np.ndarray]:
         """Return the container's name of the dtype, and the values, of the tensor ``name``; read-only.
 
+        ``as_float32``: F32 and float32 where the values can be that, with no room taken for what they were before.
         Raises InputError where the file is no longer the one that was opened.
         """
-        info = self.tensors[name]
-        dtype = np.dtype(DTYPES[info.dtype])
+        dtype, tensor = self.unread(name)
         try:
-            if self._look() != self._state:
-                raise InputError(f"{self.path}: the file must stay as it is while it is read, and changed; start again")
-            array = np.fromfile(self.path, dtype, (info.stop - info.start) // dtype.itemsize, offset=info.start)
-            array = array.reshape(info.shape)
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"{self.path}: tensor {name!r} must be readable, and is not ({one_line(error)}); copy the file again"
-            ) from None
+            if as_float32 and dtype not in ("F32", "BOOL"):
+                values = _as_float32(tensor, dtype)
+                if values is not None:
+                    return "F32", values
+            return dtype, tensor[...]
         except MemoryError:
             raise InputError(
                 f"{self.path}: tensor {name!r} must fit in memory, and does not; use a machine with more"
             ) from None
-        array.flags.writeable = False
-        return info.dtype, array
+
+    def unread(self, name: str) -> tuple[str, Unread]:
+        """Return the container's name of the dtype of the tensor ``name``, and what reads parts of it."""
+        return self.tensors[name].dtype, Unread(self, name)
+
+    def part(self, name: str, rows: slice | None) -> np.ndarray:
+        """Return the ``rows``, one after another, of the tensor ``name``, or all; read-only. Raises as `read` does."""
+        info = self.tensors[name]
+        dtype = np.dtype(DTYPES[info.dtype])
+        start, shape = 0, info.shape
+        if rows is not None:
+            start, stop, _ = rows.indices(shape[0])
+            shape = (max(stop - start, 0), *shape[1:])
+        try:
+            if self._look() != self._state:
+                raise InputError(f"{self.path}: the file must stay as it is while it is read, and changed; start again")
+            offset = info.start + start * prod(shape[1:]) * dtype.itemsize
+            return read_only(np.fromfile(self.path, dtype, prod(shape), offset=offset).reshape(shape))
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{self.path}: tensor {name!r} must be readable, and is not ({one_line(error)}); copy the file again"
+            ) from None
 
     def _look(self) -> tuple[int, int]:
         found = self.path.stat()
         return found.st_size, found.st_mtime_ns
 
 
-def stream_trace(container: StreamedContainer) -> Trace:
-    """Return the trace that ``container`` holds, every rule checked in one pass; its layers stay in the file.
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A tensor that is still in its file: what is sliced off its first axis is read."""
+
+    container: StreamedContainer
+    name: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the lengths of the sides."""
+        return self.container.tensors[self.name].shape
+
+    def __getitem__(self, part: slice | EllipsisType, /) -> np.ndarray:
+        """Return the elements, or rows, of ``part``; read-only. Raises InputError as `StreamedContainer.read` does."""
+        return self.container.part(self.name, None if part is ... else part)
+
+
+def _as_float32(tensor: Unread, dtype: str) -> np.ndarray | None:
+    """Return the values as float32, rounded as `to_float32` does; None where one of them cannot be that."""
+    values = np.empty(tensor.shape, np.float32)
+    if not values.ndim:
+        return None
+    for rows in row_blocks(values, NUMBERS):
+        try:
+            values[rows] = bfloat16_to_float32(tensor[rows]) if dtype == "BF16" else to_float32(tensor[rows], "")
+        except InputError:
+            return None
+    return read_only(values)
+
+
+def stream_trace(container: StreamedContainer, *, keep: bool = False) -> Trace:
+    """Return the trace that ``container`` holds, every rule checked in one pass.
+
+    Its layers stay in the file, unless ``keep``: all are then read, one after another.
 
     Raises InputError naming file, layer, tensor, rule and value.
     """
-    try:
-        return _trace(container)
-    except InputError as error:
-        raise InputError(_of(container.path, error)) from None
+    with _naming(container.path):
+        return _trace(container, keep)
 
 
-def stream_weights(container: StreamedContainer, draw: Draw) -> Trace:
-    """Return the trace of the masked weights in ``container``, whose layers stay in the file.
+def stream_weights(container: StreamedContainer, draw: Draw, *, keep: bool = False) -> Trace:
+    """Return the trace of the masked weights in ``container``.
 
-    Raises InputError naming file, layer, tensor, rule and value; what is wrong in a layer, when that is read.
+    Its layers stay in the file, unless ``keep``: all are then read, one after another. Raises InputError naming file,
+    layer, tensor, rule and value; what is wrong in a layer, when that is read.
     """
-    try:
-        return _masked(container, draw)
-    except InputError as error:
-        raise InputError(_of(container.path, error)) from None
+    with _naming(container.path):
+        return _masked(container, draw, keep)
 
 
-def _trace(container: StreamedContainer) -> Trace:
+def _trace(container: StreamedContainer, keep: bool) -> Trace:
     header = read_header(container.metadata[KEY])
     shared: dict[str, np.ndarray] = {}
     named = [name for stored in header.layers for name in part_tensors(stored)]
@@ -138,11 +191,9 @@ def _trace(container: StreamedContainer) -> Trace:
     def load(index: int) -> Layer:
         stored = header.layers[index]
         names = [name for name in part_tensors(stored) if name in container.tensors]
-        try:
+        with _naming(container.path):
             gather_shared(stored)
-            return layer_of_tensors(stored, {name: container.read(name) for name in names}, shared)
-        except InputError as error:
-            raise InputError(_of(container.path, error)) from None
+            return layer_of_tensors(stored, {name: container.unread(name) for name in names}, shared)
 
     def gather_shared(stored: StoredLayer) -> None:
         # A layer on the points of an earlier one, asked for before that one was.
@@ -154,10 +205,10 @@ def _trace(container: StreamedContainer) -> Trace:
                     load(earlier)
 
     layers = StreamedLayers([stored.name for stored in header.layers], load)
-    return whole_trace(header, layers, left)
+    return whole_trace(header, tuple(layers) if keep else layers, left)
 
 
-def _masked(container: StreamedContainer, draw: Draw) -> Trace:
+def _masked(container: StreamedContainer, draw: Draw, keep: bool) -> Trace:
     path = container.path
     packed = {name.removesuffix(PACKED) for name in container.tensors if name.endswith(PACKED)}
     infos: dict[str, Info] = {}
@@ -174,16 +225,18 @@ def _masked(container: StreamedContainer, draw: Draw) -> Trace:
 
     def load(index: int) -> Layer:
         tensors = [part for info in by_layer[names[index]].values() for part in info.parts]
-        try:
-            arrays = {name: array_of_tensor(name, *container.read(name)) for name in sorted(tensors, key=natural)}
+        with _naming(path):
+            arrays = {}
+            for name in sorted(tensors, key=natural):
+                as_float32 = not name.endswith((PACKED, *METADATA)) and ROLES.get(name.rpartition(".")[2]) != "mask"
+                arrays[name] = array_of_tensor(name, *container.read(name, as_float32=as_float32))
             return layer_of_arrays(index, arrays, path.stem, draw)
-        except InputError as error:
-            raise InputError(_of(path, error)) from None
 
     provenance: dict[str, object] = {"source": f"masked weights in {path.name}"}
     if drawn:
         provenance["drawn_inputs"] = {"layers": drawn} | draw.provenance()
-    return Trace(name=path.stem, layers=StreamedLayers(names, load), provenance=provenance)
+    layers = StreamedLayers(names, load)
+    return Trace(name=path.stem, layers=tuple(layers) if keep else layers, provenance=provenance)
 
 
 def _base(name: str, packed: Sequence[str] | set[str]) -> str:
@@ -194,6 +247,12 @@ def _base(name: str, packed: Sequence[str] | set[str]) -> str:
     return name
 
 
-def _of(path: Path, error: InputError) -> str:
-    text = str(error)
-    return text if text.startswith(f"{path}: ") else f"{path}: {text}"
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        text = str(error)
+        raise InputError(text if text.startswith(f"{path}: ") else f"{path}: {text}") from None
+    except MemoryError:
+        raise InputError(f"{path}: the trace must fit in memory, and does not; use a machine with more") from None

@@ -7,7 +7,7 @@ the layer ``fc1``; `sparse` tells the forms. The header carries the trace's sha2
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import fields
 from math import prod
 from pathlib import Path
@@ -21,7 +21,7 @@ from ..patterns import Pattern
 from ..streamed import StreamedLayers
 from ..trace import ARRAYS, DTYPES, VERSION, Layer, Trace, check_name
 from .container import Container, container_bytes, container_head, one_line, read_container, write_beside, write_with
-from .sparse import dense, pack, part_names, unpack
+from .sparse import Part, dense, pack, part_names, unpack
 
 KEY = "gossamer.trace"
 SUFFIX = ".safetensors"
@@ -165,7 +165,7 @@ def read_header(text: str) -> Header:
 
 
 def _read_trace(header: Header, tensors: Mapping[str, tuple[str, np.ndarray]]) -> Trace:
-    left = dict(tensors)
+    left: dict[str, tuple[str, Part]] = dict(tensors)
     shared: dict[str, np.ndarray] = {}
     layers = tuple(layer_of_tensors(stored, left, shared) for stored in header.layers)
     return whole_trace(header, layers, list(left))
@@ -223,7 +223,7 @@ def _store_layer(layer: Layer, tensors: dict[str, np.ndarray], seen: dict[bytes,
 
 
 def layer_of_tensors(
-    stored: StoredLayer, tensors: dict[str, tuple[str, np.ndarray]], shared: dict[str, np.ndarray]
+    stored: StoredLayer, tensors: MutableMapping[str, tuple[str, Part]], shared: dict[str, np.ndarray]
 ) -> Layer:
     """Return the layer that ``stored`` tells of, its parts taken out of ``tensors``. Raises InputError.
 
@@ -271,7 +271,7 @@ def layer_of_tensors(
 
 
 def _read_array(
-    layer: str, name: str, array: _Array, tensors: dict[str, tuple[str, np.ndarray]], codebook: np.ndarray | None
+    layer: str, name: str, array: _Array, tensors: MutableMapping[str, tuple[str, Part]], codebook: np.ndarray | None
 ) -> np.ndarray:
     assert array.form != "kept" and array.form != "shared"
     dtype = DTYPES.get(name, np.float32)

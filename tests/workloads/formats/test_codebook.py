@@ -40,8 +40,8 @@ def test_weights_that_fit_the_codebook_stay_as_they_are(seed, distinct):
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), st.integers(2, 15))
 def test_every_value_takes_its_nearest_centroid_and_every_centroid_is_the_mean_of_its_values(seed, count):
-    values = np.random.default_rng(seed).normal(size=400)
-    centroids = cluster(values, count)
+    values = np.random.default_rng(seed).normal(size=400).astype(np.float32)
+    centroids = cluster([values[:150], values[150:].reshape(50, 5)], count)
     nearest = np.abs(values[:, None] - centroids).argmin(axis=1)
     assert (np.diff(centroids) >= 0).all()
     for index, centroid in enumerate(centroids):
