@@ -11,8 +11,9 @@ from math import prod
 
 import numpy as np
 
+from ..blocks import row_blocks
 from ..errors import InputError
-from .unstructured import Masks, kept_count, largest, magnitudes
+from .unstructured import Masks, check_weight, kept_count, largest, magnitudes
 
 
 def n_of_m(weight: np.ndarray, mask: np.ndarray, n: int, m: int, axis: int = 1, *, pad: bool = False) -> np.ndarray:
@@ -24,6 +25,16 @@ def n_of_m(weight: np.ndarray, mask: np.ndarray, n: int, m: int, axis: int = 1, 
     Source: Mishra et al., arXiv 2104.08378 (ASP).
     """
     check_groups(weight.shape, n, m, axis, pad=pad)
+    if not axis:
+        return _n_of_m(weight, mask, n, m, axis)
+    check_weight(weight, mask)
+    kept = np.empty(weight.shape, bool)
+    for rows in row_blocks(weight):  # sorting takes several times what is sorted
+        kept[rows] = _n_of_m(weight[rows], mask[rows], n, m, axis)
+    return kept
+
+
+def _n_of_m(weight: np.ndarray, mask: np.ndarray, n: int, m: int, axis: int) -> np.ndarray:
     values = np.moveaxis(magnitudes(weight, mask), axis, -1)
     side = values.shape[-1]
     whole = side - side % m
@@ -70,8 +81,7 @@ def equal_tiles(weight: np.ndarray, mask: np.ndarray, sparsity: float, tile: tup
     """
     tile = _within(tile, weight.shape)
     pieces = _pieces(weight, mask, tile)
-    norms = np.square(np.maximum(pieces, 0.0), dtype=np.float64).sum(axis=(1, 3))
-    norms[(pieces < 0).all(axis=(1, 3))] = -1
+    norms = _norms(pieces, (1, 3))
     count = kept_count(norms.shape[1], sparsity)
     kept = largest(norms, np.full(len(norms), count))
     short = (kept & (norms < 0)).any(axis=1)
@@ -137,11 +147,9 @@ def by_scale(scales: Mapping[str, np.ndarray], sparsity: float) -> Masks:
 
 def _strongest(values: np.ndarray, axes: tuple[int, ...], sparsity: float) -> np.ndarray:
     """Return which pieces of ``values`` are kept, those of largest norm over ``axes``; pruned values are negative."""
-    norms = np.square(np.maximum(values, 0.0), dtype=np.float64).sum(axis=axes)
-    gone = (values < 0).all(axis=axes)
-    norms[gone] = -1
+    norms = _norms(values, axes)
     count = kept_count(norms.size, sparsity)
-    left = norms.size - int(gone.sum())
+    left = int(np.count_nonzero(norms >= 0))
     if count > left:
         raise InputError(
             f"sparsity must not be below that of the mask: {count} of {norms.size} pieces would be kept, "
@@ -150,12 +158,22 @@ def _strongest(values: np.ndarray, axes: tuple[int, ...], sparsity: float) -> np
     return largest(norms.reshape(1, -1), np.array([count])).reshape(norms.shape)
 
 
+def _norms(values: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """Return the squared norm of each piece of ``values``, over ``axes`` but the first; -1 where all are negative."""
+    norms = np.empty([side for axis, side in enumerate(values.shape) if axis not in axes])
+    for rows in row_blocks(values):
+        part = values[rows]
+        norms[rows] = np.square(np.maximum(part, 0.0), dtype=np.float64).sum(axis=axes)
+        norms[rows][(part < 0).all(axis=axes)] = -1
+    return norms
+
+
 def _pieces(weight: np.ndarray, mask: np.ndarray, tile: tuple[int, int]) -> np.ndarray:
     """Return the magnitudes of the matrix (out, everything else) in tiles (rows, height, columns, width), -1 beyond."""
     matrix = magnitudes(weight, mask).reshape(weight.shape[0], -1)
     tall, wide = tile
     rows, cols = -(-matrix.shape[0] // tall), -(-matrix.shape[1] // wide)
-    padded = np.full((rows * tall, cols * wide), -1.0)
+    padded = np.full((rows * tall, cols * wide), -1, matrix.dtype)
     padded[: matrix.shape[0], : matrix.shape[1]] = matrix
     return padded.reshape(rows, tall, cols, wide)
 

@@ -7,13 +7,16 @@ are pruned already included, so that a schedule cannot drift.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from ..blocks import first_not_finite, row_blocks
 from ..checks import whole
 from ..errors import InputError
 from ..patterns import SCOPES
+
+LARGE = 2**17  # weights from which counting them costs less than sorting them
 
 Weights = dict[str, np.ndarray]
 """Arrays by name: of a network's parameters, the float32 values."""
@@ -49,6 +52,8 @@ def magnitude(weight: np.ndarray, mask: np.ndarray, sparsity: float) -> np.ndarr
     """Return the mask of the largest weights of one array, with one threshold; any shape."""
     count = kept_count(weight.size, sparsity)
     _demand(mask, count)
+    if weight.dtype == np.float32 and weight.size >= LARGE:
+        return _largest_of_all(weight, mask, count)
     return largest(magnitudes(weight, mask).reshape(1, -1), np.array([count])).reshape(weight.shape)
 
 
@@ -126,7 +131,8 @@ def _evenly(lanes: np.ndarray, quota: int) -> np.ndarray:
     next_value = np.full((pes, lane_count), -1.0)
     if per_lane < depth:
         place = depth - 1 - per_lane
-        next_value = np.partition(lanes, place, axis=2)[:, :, place]
+        for rows in row_blocks(lanes):
+            next_value[rows] = np.partition(lanes[rows], place, axis=2)[:, :, place]
     order = np.argsort(-next_value, axis=1, kind="stable")
     bids = np.take_along_axis(next_value, order[:, richer_lanes : richer_lanes + 1], axis=1)[:, 0]
     richer = np.full(pes, richer_lanes)
@@ -141,6 +147,13 @@ def largest(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
     ``counts`` may differ by at most one between rows.
     """
+    kept = np.empty(values.shape, bool)
+    for rows in row_blocks(values):
+        kept[rows] = _largest(values[rows], counts[rows])
+    return kept
+
+
+def _largest(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     depth = values.shape[1]
     low = int(counts.min())
     places = sorted({min(depth - 1, depth - low), max(0, depth - 1 - low)})
@@ -155,14 +168,58 @@ def largest(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return kept
 
 
+def _largest_of_all(weight: np.ndarray, mask: np.ndarray, count: int) -> np.ndarray:
+    """Return which of ``weight``, float32, are the ``count`` largest that ``mask`` leaves, ties to the lower index.
+
+    Beside what is returned, nothing of the size of ``weight`` is made. The bits of magnitudes rise with them: counting
+    upper halves, and then the lower ones of one upper half, finds the smallest that is kept.
+    """
+    check_weight(weight, mask)
+    flat, left = weight.reshape(-1), mask.reshape(-1)
+
+    def bits_left() -> Iterator[np.ndarray]:
+        for part in row_blocks(flat):
+            yield np.abs(flat[part][left[part]]).view(np.uint32)
+
+    def place(counts: np.ndarray, wanted: int) -> tuple[int, int]:
+        """Return where, from the top, ``wanted`` are reached, and how many of them are still wanted there."""
+        above = np.cumsum(counts[::-1])
+        found = int(np.searchsorted(above, wanted))
+        return len(counts) - 1 - found, wanted - int(above[found] - counts[::-1][found])
+
+    kept = np.zeros(flat.size, bool)
+    if count:
+        counts = np.zeros(2**16, np.int64)
+        for bits in bits_left():
+            counts += np.bincount(bits >> 16, minlength=len(counts))
+        upper, missing = place(counts, count)
+        counts[:] = 0
+        for bits in bits_left():
+            counts += np.bincount(bits[bits >> 16 == upper] & 0xFFFF, minlength=len(counts))
+        lower, missing = place(counts, missing)
+        smallest = np.uint32(upper << 16 | lower)
+        for part in row_blocks(flat):
+            bits = np.abs(flat[part]).view(np.uint32)
+            level = np.flatnonzero((bits == smallest) & left[part])[:missing]
+            missing -= len(level)
+            kept[part] = (bits > smallest) & left[part]
+            kept[part][level] = True
+    return kept.reshape(weight.shape)
+
+
 def magnitudes(weight: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Return |weight|, and -1 where the mask has pruned: below every weight that is left, were it 0."""
-    if mask.shape != weight.shape or mask.dtype != bool:
-        raise InputError(f"mask must be bool of the weight's shape {weight.shape}, not {mask.dtype} {mask.shape}")
-    if not np.isfinite(weight).all():
-        raise InputError("weights must be finite to be pruned by magnitude, and some are not; lower the learning rate")
+    check_weight(weight, mask)
     # astype: the magnitude of the lowest integer is no integer of its dtype.
     return np.where(mask, np.abs(weight if weight.dtype.kind == "f" else weight.astype(np.float64)), -1)
+
+
+def check_weight(weight: np.ndarray, mask: np.ndarray) -> None:
+    """Raise InputError unless ``weight`` is finite, and ``mask`` bool and of its shape."""
+    if mask.shape != weight.shape or mask.dtype != bool:
+        raise InputError(f"mask must be bool of the weight's shape {weight.shape}, not {mask.dtype} {mask.shape}")
+    if first_not_finite(weight) is not None:
+        raise InputError("weights must be finite to be pruned by magnitude, and some are not; lower the learning rate")
 
 
 def _demand(mask: np.ndarray, count: int) -> None:

@@ -60,6 +60,9 @@ def test_rows_that_groups_do_not_tile_are_refused_unless_padding_is_asked_for():
         "groups of 4 must tile axis 1 of the weight, whose shape is (2, 6); "
         "set pad to lengthen it by zeros, or name the layer in exclude"
     )
+    assert message(n_of_m, weight, full(weight)[:1], 2, 2) == (
+        f"mask must be bool of the weight's shape {weight.shape}, not bool {weight[:1].shape}"
+    )
     assert message(n_of_m, weight, full(weight), 3, 2) == "n:m needs 0 < n <= m, not 3:2"
     assert message(n_of_m, weight, full(weight), 1, 2, 2) == (
         "axis must be one of the 2 of a weight of shape (2, 6), not 2"

@@ -86,6 +86,27 @@ def test_magnitude_keeps_the_exact_number_and_no_smaller_weight(shape, seed, sch
 
 
 @settings(deadline=None)
+@given(shapes, seeds, sparsities, st.booleans(), st.sampled_from([1.0, 1e-42, 1e30]))
+def test_counting_magnitudes_keeps_what_sorting_them_keeps(shape, seed, sparsity, ties, scale):
+    weight = (draw_weights(shape, seed, ties) * scale).astype(np.float32)
+    mask = magnitude(weight, full(weight), sparsity / 2)
+    expected = magnitude(weight, mask, sparsity / 2 + 0.5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gossamer.workloads.pruning.unstructured.LARGE", 0)
+        assert np.array_equal(magnitude(weight, mask, sparsity / 2 + 0.5), expected)
+
+
+def test_a_large_weight_is_pruned_in_blocks_as_a_small_one_is():
+    weight = draw_weights((3, 2**19), 5, ties=True)
+    kept = magnitude(weight, full(weight), 0.7)
+    assert kept.sum() == kept_count(weight.size, 0.7)
+    order = np.argsort(-np.abs(weight.ravel()), kind="stable")
+    assert kept.ravel()[order[: kept.sum()]].all()
+    with pytest.raises(InputError, match="weights must be finite"):
+        magnitude(np.full((2, 2**17), np.inf, np.float32), np.ones((2, 2**17), bool), 0.5)
+
+
+@settings(deadline=None)
 @given(shapes, shapes, seeds, sparsities)
 def test_global_pruning_is_that_of_all_layers_laid_end_to_end(one, other, seed, sparsity):
     weights = {"a": draw_weights(one, seed), "b": draw_weights(other, seed + 1)}
