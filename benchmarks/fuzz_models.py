@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import json
 import random
 from functools import cache
 from pathlib import Path
+from unittest import mock
 
 import fuzz_seeds as seeds
 import numpy as np
 from fuzz import Target
-from fuzz_damage import NUMBERS, damaged
+from fuzz_damage import NUMBERS, damaged, harmed, json_bytes
 from fuzz_readers import _container, _look, _write
 
 from gossamer.workloads.files.drawn import Draw
@@ -60,6 +62,28 @@ def state_dict(rng: random.Random, folder: Path) -> None:
     else:
         path = _write(folder, "s.pt", damaged(rng, _pickled()))
     _look(trace_of_state_dict(path, draw=DRAW))
+
+
+def shards(rng: random.Random, folder: Path) -> None:
+    """Read a state dict of two shards, they or their index damaged, layer by layer."""
+    from gossamer.workloads.importers import tensors
+    from gossamer.workloads.importers.state_dict import trace_of_state_dict
+
+    whole = seeds.container_files()
+    files = {name: rng.choice(whole) for name in ("a.safetensors", "b.safetensors")}
+    placed = {name: file for file, data in files.items() for name in _names(data)}
+    index = {"metadata": {"total_size": rng.choice(NUMBERS)}, "weight_map": placed}
+    text = json_bytes(rng, harmed(rng, index) if rng.random() < 0.5 else index)
+    for file, data in files.items():
+        _write(folder, file, _container(rng, data) if rng.random() < 0.3 else data)
+    path = _write(folder, "m.safetensors.index.json", damaged(rng, text) if rng.random() < 0.3 else text)
+    with mock.patch.object(tensors, "STREAMED_FROM", rng.choice((0, 2**28))):
+        _look(trace_of_state_dict(path, draw=DRAW))
+
+
+def _names(data: bytes) -> list[str]:
+    names = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return [name for name in names if name != "__metadata__"]
 
 
 def onnx_model(rng: random.Random, folder: Path) -> None:
@@ -177,6 +201,7 @@ def prepare() -> None:
 
 TARGETS = (
     Target("state-dict", state_dict, 20, limit_s=10),
+    Target("shards", shards, 20, limit_s=10),
     Target("onnx", onnx_model, 20, limit_s=20),
     Target("onnx-program", onnx_program, 10, limit_s=40),
 )

@@ -71,10 +71,12 @@ def _look(trace: Any) -> None:
     assert len(trace.sha256) == 64
 
 
-def _stream(path: Path, draw: Draw) -> None:
+def _stream(path: Path, draw: Draw, *, keep: bool) -> None:
     container = streamed.StreamedContainer(path)
-    weights = KEY not in container.metadata
-    _look(streamed.stream_weights(container, draw) if weights else streamed.stream_trace(container))
+    if KEY in container.metadata:
+        _look(streamed.stream_trace(container, keep=keep))
+    else:
+        _look(streamed.stream_weights(container, draw, keep=keep))
 
 
 def trace_file(rng: random.Random, folder: Path) -> None:
@@ -82,7 +84,11 @@ def trace_file(rng: random.Random, folder: Path) -> None:
 
 
 def trace_streamed(rng: random.Random, folder: Path) -> None:
-    _stream(_write(folder, "t.safetensors", _container(rng, rng.choice(seeds.trace_files()))), Draw())
+    _stream(
+        _write(folder, "t.safetensors", _container(rng, rng.choice(seeds.trace_files()))),
+        Draw(),
+        keep=rng.random() < 0.5,
+    )
 
 
 def masked(rng: random.Random, folder: Path) -> None:
@@ -92,7 +98,7 @@ def masked(rng: random.Random, folder: Path) -> None:
 
 def masked_streamed(rng: random.Random, folder: Path) -> None:
     path = _write(folder, "w.safetensors", _container(rng, rng.choice(seeds.container_files())))
-    _stream(path, Draw(**DRAW))
+    _stream(path, Draw(**DRAW), keep=rng.random() < 0.5)
 
 
 @cache

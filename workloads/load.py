@@ -85,7 +85,10 @@ def _unknown(path: Path) -> str:
     if path.suffix.lower() in CLOUD_SUFFIXES:
         return _is_cloud(path)
     if path.exists():
-        return f"{path}: the name of a workload file must end in {', '.join(SUFFIXES)}, not {path.suffix!r}; convert it"
+        return (
+            f"{path}: the name of a workload file must end in {', '.join(SUFFIXES)}, not {path.suffix!r}; convert it, "
+            "a model with gossamer export"
+        )
     bundled = bundled_traces()
     return (
         f"unknown trace {str(path)!r}{nearest(str(path), bundled)}; known: {', '.join(bundled) or 'none'}; "

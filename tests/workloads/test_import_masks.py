@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from gossamer.workloads.errors import InputError
-from gossamer.workloads.importers.masks import pattern_of, put_on
+from gossamer.workloads.importers.masks import find_masks, pattern_of
 from gossamer.workloads.importers.one_shot import OneShot, parse_one_shot, prune_trace
 from gossamer.workloads.patterns import Pattern
 from gossamer.workloads.pruning.structured import filled
@@ -27,10 +27,11 @@ MASK = np.array([[1, 0, 1, 0], [0, 0, 1, 1]], np.float32)
     ids=["torch.nn.utils.prune", "parametrizations", "ASP", "beside", "by name"],
 )
 def test_a_mask_finds_its_weight_whichever_tool_made_it(tensors):
-    found = put_on(tensors)
-    assert list(found.tensors) == list(found.masks) == ["fc.weight"]
-    np.testing.assert_array_equal(found.tensors["fc.weight"], W * MASK, strict=True)
-    np.testing.assert_array_equal(found.masks["fc.weight"], MASK != 0, strict=True)
+    found = find_masks(tensors)
+    assert list(found.values) == list(found.masks) == ["fc.weight"]
+    weight, mask = found.read("fc.weight", tensors.__getitem__)
+    np.testing.assert_array_equal(weight, W * MASK, strict=True)
+    np.testing.assert_array_equal(mask, MASK != 0, strict=True)
     assert (found.left, found.unmasked) == ({}, [])
 
 
@@ -38,17 +39,20 @@ def test_masks_of_one_weight_are_taken_together():
     first, second = np.ones((2, 4)), MASK.copy()
     first[0, 0] = 0
     name = "a.b.parametrizations.weight"
-    found = put_on({f"{name}.original": W, f"{name}.0.mask": first, f"{name}.1.mask": second})
-    np.testing.assert_array_equal(found.masks["a.b.weight"], (first * second) != 0)
+    tensors = {f"{name}.original": W, f"{name}.0.mask": first, f"{name}.1.mask": second}
+    weight, mask = find_masks(tensors).read("a.b.weight", tensors.__getitem__)
+    np.testing.assert_array_equal(mask, (first * second) != 0)
+    np.testing.assert_array_equal(weight, W * first * second)
 
 
 def test_a_parameter_of_the_model_itself_may_be_masked():
-    found = put_on({"weight_orig": W, "weight_mask": MASK, "__bias_mma_mask": np.array([True]), "bias": np.ones(1)})
-    assert set(found.masks) == {"weight", "bias"}
+    found = find_masks(["weight_orig", "weight_mask", "__bias_mma_mask", "bias"])
+    assert found.masks == {"weight": ["weight_mask"], "bias": ["__bias_mma_mask"]}
+    assert found.values == {"weight": "weight_orig", "bias": "bias"}
 
 
 def test_what_asp_put_aside_and_other_parts_are_listed():
-    found = put_on({"fc.weight": W, "fc.__weight_mma_pruned_p": W, "c.parametrizations.weight.original0": W})
+    found = find_masks(["fc.weight", "fc.__weight_mma_pruned_p", "c.parametrizations.weight.original0"])
     assert found.left == {
         "fc.__weight_mma_pruned_p": "weights that ASP put aside",
         "c.parametrizations.weight.original0": "part of a parametrization other than a mask",
@@ -56,7 +60,7 @@ def test_what_asp_put_aside_and_other_parts_are_listed():
 
 
 def test_a_parametrized_weight_without_its_mask_is_pointed_out():
-    assert put_on({"fc.parametrizations.weight.original": W}).unmasked == ["fc.weight"]
+    assert find_masks(["fc.parametrizations.weight.original"]).unmasked == ["fc.weight"]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +82,7 @@ def test_a_parametrized_weight_without_its_mask_is_pointed_out():
 )
 def test_a_mask_that_is_none_is_refused(tensors, rule):
     with pytest.raises(InputError) as error:
-        put_on(tensors)
+        find_masks(tensors).read("fc.weight", tensors.__getitem__)
     assert str(error.value) == rule
 
 

@@ -14,7 +14,8 @@ from gossamer.workloads.errors import InputError
 from gossamer.workloads.files.drawn import Draw
 from gossamer.workloads.importers import import_model, notes_of
 from gossamer.workloads.importers.door import is_model
-from gossamer.workloads.importers.state_dict import is_state_dict, read_state_dict, trace_of_state_dict
+from gossamer.workloads.importers.state_dict import is_state_dict, trace_of_state_dict
+from gossamer.workloads.importers.tensors import open_state_dict
 from gossamer.workloads.patterns import Pattern
 
 DRAW = Draw(act_density=0.5, samples=2, seed=3, input_size=(6, 5))
@@ -147,9 +148,9 @@ def test_a_checkpoint_may_hold_the_state_dict_under_a_usual_name(tmp_path, key):
     path = tmp_path / "run.pt"
     state = {"fc.weight": torch.ones(2, 4), "fc.bias": torch.ones(2, dtype=torch.bfloat16)}
     torch.save({"epoch": 3, key: state, "optimizer": {"lr": 0.1}}, path)
-    read = read_state_dict(path)
-    assert list(read) == ["fc.weight", "fc.bias"]
-    assert read["fc.bias"].dtype == np.float32
+    tensors = open_state_dict(path)
+    assert {name: info.dtype for name, info in tensors.infos.items()} == {"fc.weight": "float32", "fc.bias": "float32"}
+    assert tensors.read("fc.bias").dtype == np.float32
 
 
 def test_two_networks_in_a_checkpoint_are_no_state_dict(tmp_path):
@@ -164,13 +165,13 @@ def test_numbers_beside_the_tensors_of_a_state_dict_are_no_tensors(tmp_path):
     path = tmp_path / "net.ckpt"
     torch.save({"fc.weight": torch.ones(2, 4), "fc.heads": 4}, path)
     assert is_model(str(path))
-    assert list(read_state_dict(path)) == ["fc.weight"]
+    assert list(open_state_dict(path).infos) == ["fc.weight"]
 
 
 def test_sparse_tensors_become_dense(tmp_path):
     path = tmp_path / "s.pt"
     torch.save({"fc.weight": torch.eye(4).to_sparse()}, path)
-    np.testing.assert_array_equal(read_state_dict(path)["fc.weight"], np.eye(4))
+    np.testing.assert_array_equal(open_state_dict(path).read("fc.weight"), np.eye(4))
 
 
 class Trap:

@@ -68,7 +68,8 @@ def test_an_unknown_suffix_lists_the_known_ones(tmp_path):
     with pytest.raises(InputError) as error:
         load_trace(path)
     assert str(error.value) == (
-        f"{path}: the name of a workload file must end in .safetensors, .npz, .mtx, .smtx, not '.onnx'; convert it"
+        f"{path}: the name of a workload file must end in .safetensors, .npz, .mtx, .smtx, not '.onnx'; convert it, "
+        "a model with gossamer export"
     )
 
 

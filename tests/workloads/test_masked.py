@@ -156,7 +156,7 @@ def test_options_out_of_range_are_refused(tmp_path, options, message):
 
 SPARE = (
     "every array must be a weight of 2 or 4 dimensions, or the bias, inputs or mask of one, and these are not: {}; "
-    "remove or rename them"
+    "remove or rename them, or give a model's file to gossamer export, which names what is no layer"
 )
 WRONG_FILES = [
     ({}, {}, "at least one weight of 2 or 4 dimensions is needed, and there is none"),

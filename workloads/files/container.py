@@ -52,6 +52,18 @@ def read_bytes(path: Path, kind: str) -> bytes:
         raise InputError(f"{path}: {kind} must fit in memory, and does not; use a machine with more") from None
 
 
+def size_of(path: Path, kind: str) -> int:
+    """Return the bytes of the file at ``path``; raises InputError where a ``kind`` cannot be read a part at a time."""
+    try:
+        if not path.exists() or path.is_file():
+            with path.open("rb"):
+                return path.stat().st_size
+        reason = "Is a directory" if path.is_dir() else "a pipe or device is none"
+    except (OSError, ValueError) as error:
+        reason = _reason(error)
+    raise InputError(f"{path}: {kind} must be a readable file, and {reason}; check the path")
+
+
 def write_beside(path: Path, data: bytes) -> Path:
     """Return ``path``, which now holds ``data``: written beside it under another name, then renamed.
 

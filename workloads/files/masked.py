@@ -160,7 +160,8 @@ def layers_by_name(arrays: Mapping[str, Shaped], stem: str) -> dict[str, dict[st
         met = ", ".join(f"{name} {arrays[name].shape}" for name in sorted(spare, key=natural))
         raise InputError(
             "every array must be a weight of 2 or 4 dimensions, or the bias, inputs or mask of one, "
-            f"and these are not: {one_line(met)}; remove or rename them"
+            f"and these are not: {one_line(met)}; remove or rename them, "
+            "or give a model's file to gossamer export, which names what is no layer"
         )
     if not layers:
         raise InputError("at least one weight of 2 or 4 dimensions is needed, and there is none")

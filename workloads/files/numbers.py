@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..blocks import first_not_finite
+from ..blocks import first_not_finite, first_where
 from ..errors import InputError
 
 
@@ -35,3 +35,9 @@ def read_only(array: np.ndarray) -> np.ndarray:
     """Return ``array``, which nobody else holds, made read-only: a layer then keeps it as it is, without a copy."""
     array.flags.writeable = False
     return array
+
+
+def without_negative_zeros(array: np.ndarray) -> np.ndarray:
+    """Return ``array`` with every zero positive: itself where it has no other."""
+    found = first_where(lambda part: np.signbit(part) & (part == 0), array)
+    return array if found is None else read_only(array + array.dtype.type(0))

@@ -20,7 +20,7 @@ from ..blocks import row_blocks
 from ..errors import InputError
 from ..streamed import StreamedLayers
 from ..trace import Layer, Trace
-from .container import DTYPES, one_line
+from .container import DTYPES, one_line, size_of
 from .drawn import Draw
 from .masked import METADATA, PACKED, ROLES, array_of_tensor, layer_of_arrays, layers_by_name, natural
 from .numbers import bfloat16_to_float32, read_only, to_float32
@@ -56,11 +56,12 @@ class _Tensor(msgspec.Struct):
 class StreamedContainer:
     """A .safetensors file whose header is known and whose tensors are read when they are asked for."""
 
-    def __init__(self, path: Path) -> None:
-        """Read the header. Raises InputError for a file that is no whole container."""
+    def __init__(self, path: Path, kind: str = "a trace file") -> None:
+        """Read the header. Raises InputError, saying that a ``kind`` was wanted, and for what is no whole container."""
         from safetensors import SafetensorError, safe_open
 
         self.path = path
+        self.size = size_of(path, kind)
         try:
             with safe_open(path, framework="numpy"):
                 pass  # it holds the header to every rule of the container, the length of the file among them
@@ -168,7 +169,7 @@ def stream_trace(container: StreamedContainer, *, keep: bool = False) -> Trace:
 
     Raises InputError naming file, layer, tensor, rule and value.
     """
-    with _naming(container.path):
+    with naming(container.path):
         return _trace(container, keep)
 
 
@@ -178,7 +179,7 @@ def stream_weights(container: StreamedContainer, draw: Draw, *, keep: bool = Fal
     Its layers stay in the file, unless ``keep``: all are then read, one after another. Raises InputError naming file,
     layer, tensor, rule and value; what is wrong in a layer, when that is read.
     """
-    with _naming(container.path):
+    with naming(container.path):
         return _masked(container, draw, keep)
 
 
@@ -191,7 +192,7 @@ def _trace(container: StreamedContainer, keep: bool) -> Trace:
     def load(index: int) -> Layer:
         stored = header.layers[index]
         names = [name for name in part_tensors(stored) if name in container.tensors]
-        with _naming(container.path):
+        with naming(container.path):
             gather_shared(stored)
             return layer_of_tensors(stored, {name: container.unread(name) for name in names}, shared)
 
@@ -225,7 +226,7 @@ def _masked(container: StreamedContainer, draw: Draw, keep: bool) -> Trace:
 
     def load(index: int) -> Layer:
         tensors = [part for info in by_layer[names[index]].values() for part in info.parts]
-        with _naming(path):
+        with naming(path):
             arrays = {}
             for name in sorted(tensors, key=natural):
                 as_float32 = not name.endswith((PACKED, *METADATA)) and ROLES.get(name.rpartition(".")[2]) != "mask"
@@ -248,7 +249,8 @@ def _base(name: str, packed: Sequence[str] | set[str]) -> str:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
+    """Let errors that are raised here name the file at ``path``."""
     try:
         yield
     except InputError as error:

@@ -12,7 +12,8 @@ from ..files.drawn import Draw
 from ..trace import Trace
 from .one_shot import parse_one_shot, prune_trace
 from .samples import read_samples
-from .state_dict import PICKLED, SUFFIXES, is_state_dict, trace_of_state_dict
+from .state_dict import is_state_dict, trace_of_state_dict
+from .tensors import INDEX, PICKLED, SUFFIXES
 
 __all__ = ["import_model", "is_factory", "is_model", "is_state_dict", "notes_of", "pruned"]
 
@@ -57,10 +58,10 @@ def import_model(
 ) -> Trace:
     """Return the trace of somebody's model.
 
-    ``source``: package.module:function, which makes a PyTorch module; an ONNX file; or a state dict (.safetensors,
-    .npz, and .pt, .pth, .ckpt, .bin that hold tensors alone). ``inputs``: samples for the first two, .npy, .npz or
-    .safetensors. ``draw``: act_density, samples, seed and input_size, for a file without. ``prune`` and ``exclude`` as
-    in `parse_one_shot`. Raises InputError naming file, rule and value.
+    ``source``: package.module:function, which makes a PyTorch module; an ONNX file; or a state dict (.safetensors, the
+    .safetensors.index.json of its shards, .npz, and .pt, .pth, .ckpt, .bin that hold tensors alone). ``inputs``:
+    samples for the first two, .npy, .npz or .safetensors. ``draw``: act_density, samples, seed and input_size, for a
+    file without. ``prune`` and ``exclude`` as in `parse_one_shot`. Raises InputError naming file, rule and value.
     """
     name, exclude = str(source), tuple(exclude)
     path, drawn = Path(name), Draw(**dict(draw or {}))
@@ -94,9 +95,9 @@ def import_model(
         from .onnx import trace_of_onnx
 
         return trace_of_onnx(path, samples, draw=drawn, prune=prune, exclude=exclude, products=products)
-    if path.suffix.lower() not in SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES and not path.name.lower().endswith(INDEX):
         raise InputError(
-            f"{name}: a model must be package.module:function or end in {ONNX}, {', '.join(SUFFIXES)}, "
+            f"{name}: a model must be package.module:function or end in {ONNX}, {', '.join(SUFFIXES)} or {INDEX}, "
             f"not {path.suffix!r}"
         )
     if samples is not None or products:

@@ -16,11 +16,12 @@ torch/ao/pruning/sparsifier/utils.py.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..blocks import row_blocks
 from ..errors import InputError
 from ..files.container import one_line
 from ..patterns import Pattern
@@ -32,50 +33,63 @@ ASP_MASK = re.compile(r"(?P<module>.*?)__(?P<name>\w+?)_mma_(?P<part>mask|pruned
 
 @dataclass(frozen=True, eq=False)
 class Masked:
-    """Weights after their masks, by the names they have in the module, their masks, and what found no place."""
+    """Parameters by the names they have in the module: which tensor holds each, which are its masks.
 
-    tensors: dict[str, np.ndarray]
-    masks: dict[str, np.ndarray]
+    ``left``: tensors that found no place, with the reason. ``unmasked``: parameters that were meant to have a mask.
+    """
+
+    values: dict[str, str]
+    masks: dict[str, list[str]]
     left: dict[str, str]
     unmasked: list[str]
 
+    def read(self, name: str, tensor: Callable[[str], np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the parameter ``name`` after its masks, and these as one, None where there is none.
 
-def put_on(tensors: Mapping[str, np.ndarray]) -> Masked:
-    """Return ``tensors`` with every mask put onto its weight. Raises InputError for a mask that is none."""
-    values: dict[str, np.ndarray] = {}
-    masks: dict[str, list[tuple[str, np.ndarray]]] = {}
+        ``tensor`` gives the values of a tensor. Raises InputError for a mask that is none.
+        """
+        values = tensor(self.values[name])
+        found: np.ndarray | None = None
+        for where in self.masks.get(name, ()):
+            mask = _to_bool(tensor(where), where, values.shape)
+            found = mask if found is None else found & mask
+        return (values if found is None else np.where(found, values, values.dtype.type(0))), found
+
+
+def find_masks(names: Collection[str]) -> Masked:
+    """Return which of the tensors called ``names`` are parameters and which their masks.
+
+    Raises InputError for a mask of nothing.
+    """
+    values: dict[str, str] = {}
+    masks: dict[str, list[str]] = {}
     left: dict[str, str] = {}
     parametrized: list[str] = []
-    for name, array in tensors.items():
+    for name in names:
         asp, part = ASP_MASK.fullmatch(name), PARAMETRIZED.fullmatch(name)
         if asp and asp["part"] == "mask":
-            masks.setdefault(asp["module"] + asp["name"], []).append((name, array))
+            masks.setdefault(asp["module"] + asp["name"], []).append(name)
         elif asp:
             left[name] = "weights that ASP put aside"
         elif part and part["part"] == "original":
-            values[part["module"] + part["name"]] = array
+            values[part["module"] + part["name"]] = name
             parametrized.append(part["module"] + part["name"])
         elif part and re.fullmatch(r"\d+\.mask", part["part"]):
-            masks.setdefault(part["module"] + part["name"], []).append((name, array))
+            masks.setdefault(part["module"] + part["name"], []).append(name)
         elif part:
             left[name] = "part of a parametrization other than a mask"
-        elif name.endswith("_orig") and f"{name[:-5]}_mask" in tensors:
-            values[name[:-5]] = array
-        elif name.endswith("_mask") and (f"{name[:-5]}_orig" in tensors or name[:-5] in tensors):
-            masks.setdefault(name[:-5], []).append((name, array))
-        elif name.rpartition(".")[2] == "mask" and _beside(name) in tensors:
-            masks.setdefault(_beside(name), []).append((name, array))
+        elif name.endswith("_orig") and f"{name[:-5]}_mask" in names:
+            values[name[:-5]] = name
+        elif name.endswith("_mask") and (f"{name[:-5]}_orig" in names or name[:-5] in names):
+            masks.setdefault(name[:-5], []).append(name)
+        elif name.rpartition(".")[2] == "mask" and _beside(name) in names:
+            masks.setdefault(_beside(name), []).append(name)
         else:
-            values[name] = array
-    found: dict[str, np.ndarray] = {}
+            values[name] = name
     for name, parts in masks.items():
         if name not in values:
-            raise InputError(f"mask {one_line(parts[0][0])} must be of the tensor {one_line(name)}, and there is none")
-        for where, array in parts:
-            mask = _to_bool(array, where, values[name].shape)
-            found[name] = found[name] & mask if name in found else mask
-        values[name] = np.where(found[name], values[name], values[name].dtype.type(0))
-    return Masked(values, found, left, [name for name in parametrized if name not in found])
+            raise InputError(f"mask {one_line(parts[0])} must be of the tensor {one_line(name)}, and there is none")
+    return Masked(values, masks, left, [name for name in parametrized if name not in masks])
 
 
 def pattern_of(kept: np.ndarray) -> Pattern:
@@ -83,12 +97,18 @@ def pattern_of(kept: np.ndarray) -> Pattern:
 
     N:M is one of `GROUPS`, the tightest that holds of every group, and only of a side that groups tile.
     """
-    if kept.ndim < 2 or np.all(kept):
+    count = np.count_nonzero(kept)
+    if kept.ndim < 2 or count == kept.size:
         return Pattern("dense")
-    lanes = np.moveaxis(kept != 0, 1, -1)
-    share = np.count_nonzero(lanes) / lanes.size
+    lanes = np.moveaxis(kept, 1, -1)
+    share = count / lanes.size
+
+    def holds(n: int, m: int) -> bool:
+        groups = ((lanes[rows] != 0).reshape(-1, m) for rows in row_blocks(lanes))
+        return all(int(each.sum(axis=1).max(initial=0)) <= n for each in groups)
+
     for n, m in GROUPS:
-        if lanes.shape[-1] % m == 0 and share <= n / m and lanes.reshape(-1, m).sum(axis=1).max(initial=0) <= n:
+        if lanes.shape[-1] % m == 0 and share <= n / m and holds(n, m):
             return Pattern("n:m", n=n, m=m, axis=1)
     return Pattern()
 
