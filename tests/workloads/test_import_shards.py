@@ -219,4 +219,4 @@ def test_exporting_shards_takes_no_more_memory_than_a_few_of_the_largest_layer(t
         [sys.executable, "-c", MEMORY, small, index, tmp_path / "out.safetensors"], capture_output=True, text=True,
         check=True,
     )  # fmt: skip
-    assert int(done.stdout.splitlines()[-1]) < 3.5 * 32 * 2**20  # all of them: 6 in float32 alone
+    assert int(done.stdout.splitlines()[-1]) < 4.5 * 32 * 2**20  # all of them: 6 in float32 alone
