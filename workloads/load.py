@@ -15,7 +15,7 @@ from .files.masked import trace_of_arrays, trace_of_container_weights
 from .files.matrix_market import load_matrix_market
 from .files.npy import read_npz
 from .files.smtx import load_smtx
-from .files.streamed import BY_LAYER_FROM, STREAMED_FROM, StreamedContainer, stream_trace, stream_weights
+from .files.streamed import STREAMED_FROM, StreamedContainer, stream_trace, stream_weights
 from .files.trace_file import KEY, SUFFIX, load_trace_file, trace_of_container
 from .trace import Trace
 
@@ -42,7 +42,7 @@ def load_trace(
     of that name in the working directory; write ./NAME for the file.
     Where a file holds no activations, ``samples`` of them are drawn, uniform over (0, 1], with ``act_density`` and
     ``seed``; a convolution then needs its ``input_size``, (height, width). The provenance says so.
-    Layers of a ``.safetensors`` of 256 MiB or more stay in the file, and are read one at a time.
+    Layers of a ``.safetensors`` that come to 256 MiB or more in float32 stay in the file, and are read one at a time.
     Raises InputError naming file, rule, value and remedy.
     """
     draw = Draw(act_density=act_density, samples=samples, seed=seed, input_size=input_size)
@@ -58,14 +58,13 @@ def load_trace(
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise InputError(_unknown(path))
-    size = path.stat().st_size if path.is_file() else 0  # a pipe has none, and is read whole
-    if suffix == SUFFIX and size >= min(BY_LAYER_FROM, STREAMED_FROM):
-        streamed, keep = StreamedContainer(path), size < STREAMED_FROM
+    if suffix == SUFFIX and path.is_file():
+        streamed = StreamedContainer(path)
         if KEY not in streamed.metadata:
-            return stream_weights(streamed, draw, keep=keep)
+            return stream_weights(streamed, draw, STREAMED_FROM)
         _refuse_draw(draw, path)
-        return stream_trace(streamed, keep=keep)
-    if suffix == SUFFIX:
+        return stream_trace(streamed, STREAMED_FROM)
+    if suffix == SUFFIX:  # a pipe, which is read whole
         container = read_container(path)
         if KEY not in container.metadata:
             return trace_of_container_weights(container, path, draw)

@@ -17,6 +17,10 @@ from gossamer.simulator import simulate
 from gossamer.simulator.check import check
 from gossamer.workloads import InputError, load_trace, save_trace
 from gossamer.workloads import load as loading
+from gossamer.workloads.files.container import read_container
+from gossamer.workloads.files.drawn import Draw
+from gossamer.workloads.files.masked import trace_of_container_weights
+from gossamer.workloads.files.trace_file import KEY, trace_of_container
 from gossamer.workloads.importers.door import pruned
 from gossamer.workloads.load import bundled_traces
 from gossamer.workloads.points.network import build
@@ -24,28 +28,19 @@ from gossamer.workloads.streamed import StreamedLayers
 from gossamer.workloads.trace import ARRAYS, Trace
 
 
-@pytest.fixture
-def streamed(monkeypatch):
+def stream(path, **draw):
     """Load a file as if it were too large for its layers to be kept."""
-
-    def load(path, **draw):
-        with monkeypatch.context() as patch:
-            patch.setattr(loading, "STREAMED_FROM", 0)
-            return load_trace(path, **draw)
-
-    return load
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "STREAMED_FROM", 0)
+        return load_trace(path, **draw)
 
 
-@pytest.fixture
-def by_layer(monkeypatch):
-    """Load a file as if it were too large to be read whole, and keep its layers."""
-
-    def load(path, **draw):
-        with monkeypatch.context() as patch:
-            patch.setattr(loading, "BY_LAYER_FROM", 0)
-            return load_trace(path, **draw)
-
-    return load
+def piped(path, **draw):
+    """Load a file as one that comes through a pipe: whole."""
+    container = read_container(path)
+    if KEY in container.metadata:
+        return trace_of_container(container, path)
+    return trace_of_container_weights(container, path, Draw(**draw))
 
 
 def same(mine, other):
@@ -71,13 +66,14 @@ def write_bfloat16(path, tensors):
 
 
 @pytest.mark.parametrize("name", ["lenet-digits-imp", "resnet20-digits-imp", "vit-digits-srste-2-4"])
-def test_a_streamed_trace_is_the_one_that_is_read_whole(name, tmp_path, streamed, by_layer):
+def test_a_streamed_trace_is_the_one_that_is_read_whole(name, tmp_path):
     whole = load_trace(name)
     path = save_trace(whole, tmp_path / "trace.safetensors")
-    kept = by_layer(path)
+    kept = load_trace(path)
     assert isinstance(kept.layers, tuple)
     same(kept, whole)
-    found = streamed(path)
+    same(piped(path), whole)
+    found = stream(path)
     assert isinstance(found.layers, StreamedLayers)
     same(found, whole)
     machine = load_machine("eie-64pe")
@@ -85,18 +81,18 @@ def test_a_streamed_trace_is_the_one_that_is_read_whole(name, tmp_path, streamed
     assert save_trace(found, tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
 
 
-def test_layers_on_shared_points_are_read_in_any_order(tmp_path, streamed):
+def test_layers_on_shared_points_are_read_in_any_order(tmp_path):
     points = np.random.default_rng(0).uniform(0, 3, (400, 3)).astype(np.float32)
     whole = build("minkunet-small", points, voxel_size=0.2, features=True)
     path = save_trace(whole, tmp_path / "cloud.safetensors")
-    same(streamed(path), whole)
-    found = streamed(path)
+    same(stream(path), whole)
+    found = stream(path)
     for index in (len(found.layers) - 1, 0, -1):
         assert np.array_equal(found.layers[index].array("coordinates"), whole.layers[index].array("coordinates"))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64, np.int8, np.uint16])
-def test_streamed_weights_are_those_that_are_read_whole_and_draw_the_same_inputs(dtype, tmp_path, streamed, by_layer):
+def test_streamed_weights_are_those_that_are_read_whole_and_draw_the_same_inputs(dtype, tmp_path):
     rng = np.random.default_rng(1)
     arrays = {}
     for index in (10, 2, 1):
@@ -108,28 +104,28 @@ def test_streamed_weights_are_those_that_are_read_whole_and_draw_the_same_inputs
     arrays["fc10.mask"] = (arrays["fc10.weight"] != 0).astype(dtype)
     save_file(arrays, tmp_path / "weights.safetensors")
     draw = {"act_density": 0.5, "samples": 3, "seed": 4}
-    whole = load_trace(tmp_path / "weights.safetensors", **draw)
+    whole = piped(tmp_path / "weights.safetensors", **draw)
     assert np.array_equal(whole.layers[0].weight, arrays["fc1.weight"].astype(np.float32))
-    for load in (streamed, by_layer):
+    for load in (stream, load_trace):
         found = load(tmp_path / "weights.safetensors", **draw)
         assert found.names == ("fc1", "fc2", "fc10")
         same(found, whole)
 
 
 @pytest.mark.parametrize("numbers", [1, 100, 2**20])
-def test_words_of_bfloat16_are_read_by_blocks_of_any_size(numbers, tmp_path, streamed, by_layer, monkeypatch):
+def test_words_of_bfloat16_are_read_by_blocks_of_any_size(numbers, tmp_path, monkeypatch):
     weight = np.random.default_rng(3).standard_normal((9, 70)).astype(np.float32)
     words = (weight.view(np.uint32) >> 16).astype("<u2")
     path = tmp_path / "weights.safetensors"
     write_bfloat16(path, [("fc.weight", words), ("fc.bias", words[:, 0])])
-    whole = load_trace(path, act_density=0.5)
+    whole = piped(path, act_density=0.5)
     assert np.array_equal(whole.layers[0].weight, (words.astype(np.uint32) << 16).view(np.float32))
     monkeypatch.setattr("gossamer.workloads.files.streamed.NUMBERS", numbers)
-    for load in (streamed, by_layer):
+    for load in (stream, load_trace):
         same(load(path, act_density=0.5), whole)
 
 
-def test_a_packed_weight_is_streamed_too(tmp_path, streamed):
+def test_a_packed_weight_is_streamed_too(tmp_path):
     torch = pytest.importorskip("torch")
     from torch.sparse._semi_structured_conversions import sparse_semi_structured_from_dense_cutlass
 
@@ -137,7 +133,7 @@ def test_a_packed_weight_is_streamed_too(tmp_path, streamed):
     packed, meta = sparse_semi_structured_from_dense_cutlass(weight)
     arrays = {"a.weight": weight.numpy(), "b.weight.packed": packed.numpy(), "b.weight.meta": meta.numpy()}
     save_file(arrays, tmp_path / "packed.safetensors")
-    found = streamed(tmp_path / "packed.safetensors", act_density=1.0)
+    found = stream(tmp_path / "packed.safetensors", act_density=1.0)
     same(found, load_trace(tmp_path / "packed.safetensors", act_density=1.0))
     assert np.array_equal(found.layers[1].weight, weight.numpy())
 
@@ -158,11 +154,11 @@ def test_a_packed_weight_is_streamed_too(tmp_path, streamed):
     ],
     ids=["no inputs", "no place", "nan", "inputs there", "bias", "complex", "large", "inf", "mask", "no side"],
 )
-def test_what_is_wrong_with_weights_is_said_in_the_same_words(arrays, draw, tmp_path, streamed, by_layer):
+def test_what_is_wrong_with_weights_is_said_in_the_same_words(arrays, draw, tmp_path):
     save_file(arrays, tmp_path / "weights.safetensors")
     with pytest.raises(InputError) as whole:
-        load_trace(tmp_path / "weights.safetensors", **draw)
-    for load in (streamed, by_layer):
+        piped(tmp_path / "weights.safetensors", **draw)
+    for load in (stream, load_trace):
         with pytest.raises(InputError) as found:
             list(load(tmp_path / "weights.safetensors", **draw).layers)
         assert str(found.value) == str(whole.value)
@@ -178,33 +174,41 @@ def test_a_damaged_file_is_refused_or_reads_as_it_would_whole(data, tmp_path_fac
         original[data.draw(st.integers(0, len(original) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     path.write_bytes(original[: data.draw(st.one_of(st.just(len(original)), st.integers(0, len(original))))])
     outcomes = []
-    for name in ("", "BY_LAYER_FROM", "STREAMED_FROM"):
-        with pytest.MonkeyPatch.context() as patch:
-            if name:
-                patch.setattr(loading, name, 0)
-            try:
-                outcomes.append(load_trace(path).sha256)
-            except InputError as error:
-                outcomes.append(str(error).startswith(f"{path}: "))
+    for load in (piped, load_trace, stream):
+        try:
+            outcomes.append(load(path).sha256)
+        except InputError as error:
+            outcomes.append(str(error).startswith(f"{path}: "))
     assert outcomes[0] == outcomes[1] == outcomes[2]
 
 
-def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path, streamed):
+def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path):
     path = save_trace(load_trace("lenet-digits-imp"), tmp_path / "trace.safetensors")
-    found = streamed(path)
+    found = stream(path)
     os.utime(path, (1, 1))
     with pytest.raises(InputError, match="must stay as it is while it is read, and changed; start again"):
         found.layers[0]
 
 
-def test_draws_are_refused_for_a_streamed_trace_as_for_any_other(tmp_path, streamed):
+def test_draws_are_refused_for_a_streamed_trace_as_for_any_other(tmp_path):
     path = save_trace(load_trace("lenet-digits-imp"), tmp_path / "trace.safetensors")
     with pytest.raises(InputError, match="are for files without activations"):
-        streamed(path, act_density=0.5)
+        stream(path, act_density=0.5)
 
 
-def test_only_large_files_are_streamed():
-    assert (loading.BY_LAYER_FROM, loading.STREAMED_FROM) == (2**22, 2**28)
+def test_layers_stay_in_the_file_by_what_they_come_to_and_not_by_its_bytes(tmp_path):
+    assert loading.STREAMED_FROM == 2**26
+    weight = np.zeros((2**13, 2**13 - 3), np.float32)
+    weight[::7, ::3] = 1
+    path = tmp_path / "w.safetensors"
+    save_file({"a": np.ones((64, 64), np.int8), "b": (weight != 0).astype(np.int8)}, path)
+    assert isinstance(load_trace(path, act_density=1.0).layers, tuple)
+    save_file({"a": np.ones((256, 256), np.int8), "b": (weight != 0).astype(np.int8)}, path)
+    found = load_trace(path, act_density=1.0)
+    assert isinstance(found.layers, StreamedLayers)
+    trace = save_trace(found, tmp_path / "t.safetensors")
+    assert trace.stat().st_size < 2**25
+    assert isinstance(load_trace(trace).layers, StreamedLayers)
     assert all(isinstance(load_trace(name).layers, tuple) for name in bundled_traces()[:2])
 
 
@@ -265,12 +269,12 @@ def test_a_simulation_takes_no_more_memory_than_its_largest_layer_and_little_bes
 
 
 @pytest.mark.parametrize("rule", ["2:4", "0.5", "global:0.5", "block:0.5:2x2"])
-def test_a_streamed_file_pruned_once_gives_the_bytes_that_one_read_whole_gives(rule, tmp_path, streamed):
+def test_a_streamed_file_pruned_once_gives_the_bytes_that_one_read_whole_gives(rule, tmp_path):
     rng = np.random.default_rng(5)
     arrays = {f"fc{i}.weight": rng.standard_normal((8, side)).astype(np.float32) for i, side in enumerate((12, 10, 8))}
     save_file(arrays | {"fc0.bias": np.ones(8, np.float32)}, tmp_path / "weights.safetensors")
     whole = load_trace(tmp_path / "weights.safetensors", act_density=0.5)
-    found = streamed(tmp_path / "weights.safetensors", act_density=0.5)
+    found = stream(tmp_path / "weights.safetensors", act_density=0.5)
     traces = [pruned(trace, rule, ["fc2"], "weights.safetensors") for trace in (whole, found)]
     assert isinstance(traces[1].layers, StreamedLayers) == (rule != "global:0.5")
     one, two = (save_trace(trace, tmp_path / f"{i}.safetensors") for i, trace in enumerate(traces))
@@ -278,7 +282,7 @@ def test_a_streamed_file_pruned_once_gives_the_bytes_that_one_read_whole_gives(r
     assert list(traces[1].provenance["not_pruned"]) == (["fc2", "fc1"] if rule == "2:4" else ["fc2"])
 
 
-def test_a_check_of_a_streamed_trace_is_that_of_one_read_whole(tmp_path, streamed):
+def test_a_check_of_a_streamed_trace_is_that_of_one_read_whole(tmp_path):
     path = save_trace(load_trace("lenet-digits-imp"), tmp_path / "trace.safetensors")
     machine = load_machine("systolic-8x8")
-    assert check(machine, streamed(path)) == check(machine, load_trace(path))
+    assert check(machine, stream(path)) == check(machine, load_trace(path))

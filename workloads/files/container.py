@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
@@ -13,12 +15,15 @@ import numpy as np
 
 from ..errors import InputError
 
-# The container's names for what an element is; BF16 is read as its 16 bits, BOOL as its byte.
+PIPE_BYTES = 2**30  # that are taken from a pipe, or from a file that does not tell its size
+# The container's names for what an element is; BF16 and F8 are read as their bits, BOOL as its byte.
 DTYPES = {
     "F64": "<f8",
     "F32": "<f4",
     "F16": "<f2",
     "BF16": "<u2",
+    "F8_E4M3": "<u1",
+    "F8_E5M2": "<u1",
     "I64": "<i8",
     "I32": "<i4",
     "I16": "<i2",
@@ -42,12 +47,25 @@ class _Head(msgspec.Struct):
     metadata: dict[str, str] = msgspec.field(default_factory=dict, name="__metadata__")
 
 
-def read_bytes(path: Path, kind: str) -> bytes:
-    """Return the content of the file at ``path``; raises InputError, saying that a ``kind`` was wanted."""
+def read_bytes(path: Path, kind: str, most: int | None = None) -> bytes:
+    """Return the content of the file at ``path``; raises InputError, saying that a ``kind`` was wanted.
+
+    It may have ``most`` bytes. What comes through a pipe does not tell how much it is, and may be `PIPE_BYTES`; a
+    device, which may never end, is no file.
+    """
     try:
-        return path.read_bytes()
+        size = _size(path, may_be_pipe=True)
+        if most is not None and size > most:
+            raise InputError(f"{path}: {kind} must have at most {most:,} bytes, not {size:,}; write less of it")
+        with path.open("rb") as file:
+            data = file.read(size)
+            if size and not file.peek(1):
+                return data
+            return _read_on(file, data, max(size, PIPE_BYTES) if most is None else most, path, kind)
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: {kind} must be a readable file, and {_reason(error)}; check the path") from None
+        raise _unreadable(path, kind, _reason(error)) from None
     except MemoryError:
         raise InputError(f"{path}: {kind} must fit in memory, and does not; use a machine with more") from None
 
@@ -55,13 +73,39 @@ def read_bytes(path: Path, kind: str) -> bytes:
 def size_of(path: Path, kind: str) -> int:
     """Return the bytes of the file at ``path``; raises InputError where a ``kind`` cannot be read a part at a time."""
     try:
-        if not path.exists() or path.is_file():
-            with path.open("rb"):
-                return path.stat().st_size
-        reason = "Is a directory" if path.is_dir() else "a pipe or device is none"
+        size = _size(path)
+        with path.open("rb"):
+            return size
     except (OSError, ValueError) as error:
-        reason = _reason(error)
-    raise InputError(f"{path}: {kind} must be a readable file, and {reason}; check the path")
+        raise _unreadable(path, kind, _reason(error)) from None
+
+
+def _size(path: Path, *, may_be_pipe: bool = False) -> int:
+    """Return the bytes that the file at ``path`` has, 0 where it is a pipe; OSError where it is no regular file."""
+    found = path.stat()
+    if stat.S_ISREG(found.st_mode):
+        return found.st_size
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(None, os.strerror(errno.EISDIR))
+    if stat.S_ISFIFO(found.st_mode):
+        if may_be_pipe:
+            return 0
+        raise OSError(None, "it must be a regular file, not a pipe")
+    raise OSError(None, "it must be a regular file, not a device")
+
+
+def _read_on(file: BinaryIO, begun: bytes, most: int, path: Path, kind: str) -> bytes:
+    """Return ``begun`` and what ``file`` has besides, of which nobody knows how much it is. Raises InputError."""
+    data = bytearray(begun)
+    while part := file.read(2**16):
+        data += part
+        if len(data) > most:
+            raise InputError(f"{path}: {kind} must have at most {most:,} bytes, and has more; write less of it")
+    return bytes(data)
+
+
+def _unreadable(path: Path, kind: str, reason: str) -> InputError:
+    return InputError(f"{path}: {kind} must be a readable file, and {reason}; check the path")
 
 
 def write_beside(path: Path, data: bytes) -> Path:

@@ -21,7 +21,7 @@ from ..patterns import Pattern
 from ..trace import Layer, Trace
 from .container import Container, one_line
 from .drawn import Draw
-from .numbers import bfloat16_to_float32, read_only, to_float32
+from .numbers import NARROW, bfloat16_to_float32, narrow_to_float32, read_only, to_float32
 
 ROLES = {
     "weight": "weight",
@@ -36,6 +36,7 @@ OPS = {2: "linear", 4: "conv2d"}
 PACKED = ".packed"
 METADATA = {".meta": True, ".metadata": False}  # whether its words are in CUTLASS's order
 OF_TOOLS = re.compile(r"_orig$|_mma_(mask|pruned_p)$|(^|\.)parametrizations\.")  # see importers.masks
+OF_QUANTIZERS = re.compile(r"(^|\.)(qweight|qzeros|g_idx)$")  # as GPTQ and AWQ store a weight
 
 
 class HasShape(Protocol):
@@ -61,8 +62,8 @@ def trace_of_container_weights(container: Container, path: Path, draw: Draw) -> 
 
 def array_of_tensor(name: str, dtype: str, array: np.ndarray) -> np.ndarray:
     """Return the values of the tensor ``name`` of a container, whose ``dtype`` numpy may not have."""
-    if dtype == "BF16" and not name.endswith(PACKED):  # what is packed is unpacked first
-        return read_only(bfloat16_to_float32(array))
+    if dtype in NARROW and not name.endswith(PACKED):  # what is packed is unpacked first
+        return read_only(narrow_to_float32(array, dtype))
     return read_only(array != 0) if dtype == "BOOL" else array
 
 
@@ -140,6 +141,11 @@ def layers_by_name(arrays: Mapping[str, Shaped], stem: str) -> dict[str, dict[st
             raise InputError(
                 f"{one_line(name)!r} is one of a pruning tool's parts of a weight, not a whole one; "
                 "gossamer export puts such parts together"
+            )
+        if OF_QUANTIZERS.search(name):
+            raise InputError(
+                f"{one_line(name)!r} is one of a quantizer's packed parts of a weight, not a whole one; "
+                "save the weights as floats, or export the module"
             )
     for name, array in arrays.items():
         layer, _, last = name.rpartition(".")

@@ -25,6 +25,25 @@ def to_float32(array: np.ndarray, what: str) -> np.ndarray:
     return converted if converted is array else read_only(converted)
 
 
+NARROW = ("BF16", "F8_E4M3", "F8_E5M2")  # the container's names of floats that numpy has not
+
+
+def narrow_to_float32(bits: np.ndarray, dtype: str) -> np.ndarray:
+    """Return the float32 that ``bits`` stand for, which are of one of the dtypes `NARROW`.
+
+    Source of the 8-bit formats: Micikevicius et al., "FP8 Formats for Deep Learning", arXiv 2209.05433, table 1.
+    """
+    if dtype == "BF16":
+        return bfloat16_to_float32(bits)
+    every = np.arange(256, dtype=np.uint16)
+    if dtype == "F8_E5M2":  # the upper half of a float16
+        return (every << 8).view(np.float16).astype(np.float32)[bits]
+    exponent, digits = (every >> 3) & 15, (every & 7).astype(np.float32)
+    values = np.where(exponent > 0, np.ldexp(1 + digits / 8, exponent.astype(np.int32) - 7), np.ldexp(digits, -9))
+    values[(every & 127) == 127] = np.nan  # the one pattern that is no number; there are no infinities
+    return np.where(every < 128, values, -values).astype(np.float32)[bits]
+
+
 def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
     """Return the float32 that the bfloat16 ``bits`` (uint16) stand for: their upper half."""
     wide: np.ndarray = np.left_shift(bits, 16, dtype=np.uint32)

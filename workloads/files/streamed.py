@@ -1,4 +1,4 @@
-"""Traces and masked weights in large .safetensors files: one layer of them at a time is read.
+"""Traces and masked weights in .safetensors files: one layer of them at a time is read.
 
 The container's header tells where each tensor lies. What is made of a tensor, and every check, is what reading the file
 whole does (`trace_file`, `masked`).
@@ -23,11 +23,10 @@ from ..trace import Layer, Trace
 from .container import DTYPES, one_line, size_of
 from .drawn import Draw
 from .masked import METADATA, PACKED, ROLES, array_of_tensor, layer_of_arrays, layers_by_name, natural
-from .numbers import bfloat16_to_float32, read_only, to_float32
+from .numbers import NARROW, narrow_to_float32, read_only, to_float32
 from .trace_file import KEY, SHARED, StoredLayer, layer_of_tensors, part_tensors, read_header, whole_trace
 
-BY_LAYER_FROM = 2**22  # bytes of a file that is not read whole, which would take its bytes beside what is made of them
-STREAMED_FROM = 2**28  # bytes of a file whose layers are not kept
+STREAMED_FROM = 2**26  # numbers in the arrays of a file whose layers are not kept: 256 MiB in float32
 NUMBERS = 2**20  # that are made float32 at a time
 
 
@@ -86,6 +85,11 @@ class StreamedContainer:
             name: Info(tensor.dtype, tensor.shape, 8 + size + tensor.data_offsets[0], 8 + size + tensor.data_offsets[1])
             for name, tensor in sorted(described.items())
         }
+
+    @property
+    def numbers(self) -> int:
+        """Count the numbers in all tensors, two for each in a packed weight."""
+        return sum(prod(info.shape) * (1 + name.endswith(PACKED)) for name, info in self.tensors.items())
 
     def read(self, name: str, *, as_float32: bool = False) -> tuple[str, np.ndarray]:
         """Return the container's name of the dtype, and the values, of the tensor ``name``; read-only.
@@ -156,34 +160,35 @@ def _as_float32(tensor: Unread, dtype: str) -> np.ndarray | None:
         return None
     for rows in row_blocks(values, NUMBERS):
         try:
-            values[rows] = bfloat16_to_float32(tensor[rows]) if dtype == "BF16" else to_float32(tensor[rows], "")
+            part = tensor[rows]
+            values[rows] = narrow_to_float32(part, dtype) if dtype in NARROW else to_float32(part, "")
         except InputError:
             return None
     return read_only(values)
 
 
-def stream_trace(container: StreamedContainer, *, keep: bool = False) -> Trace:
+def stream_trace(container: StreamedContainer, most: int = 0) -> Trace:
     """Return the trace that ``container`` holds, every rule checked in one pass.
 
-    Its layers stay in the file, unless ``keep``: all are then read, one after another.
+    Its layers stay in the file where they have ``most`` numbers or more, zeros included; else all are read at once.
 
     Raises InputError naming file, layer, tensor, rule and value.
     """
     with naming(container.path):
-        return _trace(container, keep)
+        return _trace(container, most)
 
 
-def stream_weights(container: StreamedContainer, draw: Draw, *, keep: bool = False) -> Trace:
+def stream_weights(container: StreamedContainer, draw: Draw, most: int = 0) -> Trace:
     """Return the trace of the masked weights in ``container``.
 
-    Its layers stay in the file, unless ``keep``: all are then read, one after another. Raises InputError naming file,
-    layer, tensor, rule and value; what is wrong in a layer, when that is read.
+    Its layers stay in the file where they have ``most`` numbers or more; else all are read at once. Raises InputError
+    naming file, layer, tensor, rule and value; what is wrong in a layer, when that is read.
     """
     with naming(container.path):
-        return _masked(container, draw, keep)
+        return _masked(container, draw, most)
 
 
-def _trace(container: StreamedContainer, keep: bool) -> Trace:
+def _trace(container: StreamedContainer, most: int) -> Trace:
     header = read_header(container.metadata[KEY])
     shared: dict[str, np.ndarray] = {}
     named = [name for stored in header.layers for name in part_tensors(stored)]
@@ -206,10 +211,11 @@ def _trace(container: StreamedContainer, keep: bool) -> Trace:
                     load(earlier)
 
     layers = StreamedLayers([stored.name for stored in header.layers], load)
-    return whole_trace(header, tuple(layers) if keep else layers, left)
+    numbers = sum(prod(array.shape) for stored in header.layers for array in stored.arrays.values())
+    return whole_trace(header, tuple(layers) if numbers < most else layers, left)
 
 
-def _masked(container: StreamedContainer, draw: Draw, keep: bool) -> Trace:
+def _masked(container: StreamedContainer, draw: Draw, most: int) -> Trace:
     path = container.path
     packed = {name.removesuffix(PACKED) for name in container.tensors if name.endswith(PACKED)}
     infos: dict[str, Info] = {}
@@ -237,6 +243,7 @@ def _masked(container: StreamedContainer, draw: Draw, keep: bool) -> Trace:
     if drawn:
         provenance["drawn_inputs"] = {"layers": drawn} | draw.provenance()
     layers = StreamedLayers(names, load)
+    keep = container.numbers < most
     return Trace(name=path.stem, layers=tuple(layers) if keep else layers, provenance=provenance)
 
 

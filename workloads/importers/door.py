@@ -135,6 +135,8 @@ def notes_of(trace: Trace) -> list[str]:
     lines += [
         f"used {count} times, its inputs one after another: {name}" for name, count in about.get("uses", {}).items()
     ]
+    if about.get("turned"):
+        lines.append(f"stored (in, out), by their biases, and taken so: {_some(about['turned'])}")
     lines += [f"padded, {what}: {name}" for name, what in about.get("padded", {}).items()]
     if about.get("unmasked"):
         names = _some(about["unmasked"])

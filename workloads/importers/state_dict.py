@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ import numpy as np
 from ..errors import InputError
 from ..files.container import one_line
 from ..files.drawn import Draw
-from ..files.masked import PACKED, ROLES, layers_by_name
+from ..files.masked import OF_QUANTIZERS, PACKED, ROLES, layers_by_name
 from ..files.npy import read_npz
 from ..files.numbers import to_float32, without_negative_zeros
-from ..files.streamed import naming
+from ..files.streamed import STREAMED_FROM, naming
 from ..streamed import StreamedLayers
 from ..trace import Layer, Trace
 from .masks import Masked, find_masks, pattern_of
@@ -29,15 +30,17 @@ from .tensors import INDEX, Info, Tensors, open_state_dict
 RECURRENT = re.compile(r"(?P<module>.*?)\.?weight_(?P<kind>ih|hh)(?P<place>_l\d+(_reverse)?)?")
 OF_MODULES = re.compile(
     r"_orig$|_mma_mask$|(^|\.)parametrizations\.|_proj_weight$|(^|\.)weight_(ih|hh)|running_mean$|num_batches_tracked$"
+    f"|{OF_QUANTIZERS.pattern}"
 )
+TURNED = "a transposed convolution, by its bias"
 TABLE = re.compile(r"embed|(^|\.)(wte|wpe|shared)(\.|$)|relative_attention_bias", re.IGNORECASE)
 
 
 def trace_of_state_dict(path: str | Path, *, draw: Draw | None = None) -> Trace:
     """Return the trace of the state dict in ``path``: .safetensors, .npz, or .pt, .pth, .ckpt, .bin without code in it.
 
-    A .safetensors.index.json stands for the shards it names. Of 256 MiB or more, layers stay in their files, each to be
-    read when it is asked for. Inputs of every layer are drawn as ``draw`` says. The provenance lists, as
+    A .safetensors.index.json stands for the shards it names. Layers of what comes to 256 MiB or more in float32 stay in
+    the files, each to be read when it is asked for. Inputs are drawn as ``draw`` says. The provenance lists, as
     ``not_simulated``, each tensor that is no layer, with the reason. Raises InputError naming file, rule and value.
     """
     path = Path(path)
@@ -68,11 +71,11 @@ def is_state_dict(source: str) -> bool:
     return False
 
 
-def _shapes(path: Path) -> dict[str, _Shape]:
-    """Return the shapes of the tensors in ``path``; none of what is a file of this package, or cannot be read."""
+def _shapes(path: Path) -> dict[str, Info]:
+    """Return what is known of the tensors in ``path``; none of what is a file of this package, or cannot be read."""
     if path.suffix.lower() == ".npz":
         try:
-            return {name: _Shape(array.shape) for name, array in read_npz(path).items()}
+            return {name: Info(array.shape, array.dtype.name) for name, array in read_npz(path).items()}
         except InputError:
             return {}
     from safetensors import SafetensorError, safe_open
@@ -81,18 +84,10 @@ def _shapes(path: Path) -> dict[str, _Shape]:
         with safe_open(path, framework="numpy") as file:
             if any(key.startswith("gossamer.") for key in file.metadata() or {}):
                 return {}
-            return {name: _Shape(tuple(file.get_slice(name).get_shape())) for name in file.keys()}  # noqa: SIM118
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            return {name: Info(tuple(each.get_shape()), each.get_dtype()) for name, each in slices.items()}
     except (SafetensorError, OSError, ValueError):
         return {}
-
-
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    shape: tuple[int, ...]
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
 
 
 def _trace(tensors: Tensors, path: Path, draw: Draw) -> Trace:
@@ -124,26 +119,32 @@ def _trace(tensors: Tensors, path: Path, draw: Draw) -> Trace:
             )
 
     notes: dict[str, Any] = {"not_simulated": left} if left else {}
+    turned = [name for name, part in parts.items() if part.turned]
+    if turned:
+        notes["turned"] = turned
     if found.unmasked:
         notes["unmasked"] = found.unmasked
     drawn = {"layers": names} | draw.provenance()
     provenance = {"source": f"state dict in {path.name}", "drawn_inputs": drawn} | notes
     layers = StreamedLayers(names, load)
     name = path.name.removesuffix(INDEX) if path.name.endswith(INDEX) else path.stem
-    return Trace(name=name, layers=layers if tensors.stay else tuple(layers), provenance=provenance)
+    stay = sum(prod(info.shape) for info in tensors.infos.values()) >= STREAMED_FROM
+    return Trace(name=name, layers=layers if stay else tuple(layers), provenance=provenance)
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """A layer's part of a module: the parameter that holds its weight, which rows, and the one that holds its bias.
 
-    ``flat``: the weight is that of a convolution of one dimension, which has a height of 1.
+    ``flat``: the weight is that of a convolution of one dimension, which has a height of 1. ``turned``: it is a matrix
+    that is stored (in, out).
     """
 
     weight: str
     rows: slice
     bias: str | None
     flat: bool
+    turned: bool = False
 
     def cut(self, array: np.ndarray | None) -> np.ndarray | None:
         """Return the layer's own of the parameter or its mask."""
@@ -151,6 +152,8 @@ class Part:
             return None
         if self.rows != slice(None):
             array = array[self.rows].copy()  # not a view, which would keep the whole
+        if self.turned:
+            array = np.ascontiguousarray(array.T)
         return array[:, :, None] if self.flat else array
 
 
@@ -171,21 +174,34 @@ def _parts(found: Masked, infos: Mapping[str, Info]) -> tuple[dict[str, Part], d
                 left[name] = f"a second weight of {layer}"
                 continue
             shape = infos[found.values[bias_name]].shape if bias_name in found.values else ()
-            covers = (rows.stop or info.shape[0]) - (rows.start or 0)
-            fits = len(shape) == 1 and (shape[0] >= rows.stop if rows.stop is not None else shape[0] == covers)
-            parts[layer] = Part(name, rows, bias_name if fits else None, info.ndim == 3)
-            if fits:
+            fits = len(shape) == 1 and shape[0] >= (rows.stop or 0) and (rows.stop or shape[0] == info.shape[0])
+            turned = not fits and rows == slice(None) and shape == info.shape[1:2]
+            if turned and info.ndim > 2:
+                left[name], left[bias_name] = TURNED, f"the bias of {TURNED}"
+                continue
+            parts[layer] = Part(name, rows, bias_name if fits or turned else None, info.ndim == 3, turned)
+            if fits or turned:
                 biases.add(bias_name)
-            elif shape == info.shape[1:2]:
-                left[bias_name] = (
-                    f"as long as a row of {name}, which may be stored (in, out): export the module instead"
-                )
-    return parts, {name: why for name, why in left.items() if name not in biases}
+    return _squares_turned(parts, {layer: infos[found.values[part.weight]].shape for layer, part in parts.items()}), {
+        name: why for name, why in left.items() if name not in biases
+    }
+
+
+def _squares_turned(parts: dict[str, Part], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Part]:
+    """Return ``parts``, the square matrices, of which the bias tells nothing, stored as most of the others are."""
+    biased = {layer: part for layer, part in parts.items() if part.bias and part.rows == slice(None)}
+    told = [part.turned for layer, part in biased.items() if shapes[layer][0] != shapes[layer][1]]
+    if 2 * sum(told) <= len(told):
+        return parts
+    square = [layer for layer in biased if len(shapes[layer]) == 2 and shapes[layer][0] == shapes[layer][1]]
+    return parts | {layer: replace(parts[layer], turned=True) for layer in square}
 
 
 def _no_kernel(name: str, array: Info) -> str:
     """Return why the tensor is no matrix or kernel, "" where it is one."""
     last = name.rpartition(".")[2]
+    if OF_QUANTIZERS.search(name):
+        return "packed by a quantizer: export the module instead"
     if not array.dtype.startswith("float"):
         return f"{array.dtype} is no weight"
     if array.ndim < 2:

@@ -20,8 +20,9 @@ from ..extras import need
 from ..files.container import DTYPES, one_line, read_bytes
 from ..files.masked import array_of_tensor, natural
 from ..files.npy import read_npz
-from ..files.streamed import STREAMED_FROM, StreamedContainer
-from ..limits import ELEMENTS_LIMIT
+from ..files.numbers import NARROW
+from ..files.streamed import StreamedContainer
+from ..limits import ELEMENTS_LIMIT, room
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt")
 SUFFIXES = (".safetensors", ".npz", *PICKLED)
@@ -49,13 +50,12 @@ class Info:
 class Tensors:
     """The tensors of a state dict, numbers in names by value.
 
-    ``read`` gives the values of one; floats that float32 can hold may come as such. ``stay``: there are too many to be
-    all made float32 at once. ``left``: those that are not to be read, with the reason.
+    ``read`` gives the values of one; floats that float32 can hold may come as such. ``left``: those that are not to be
+    read, with the reason.
     """
 
     infos: Mapping[str, Info]
     read: Callable[[str], np.ndarray]
-    stay: bool = False
     left: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -87,16 +87,16 @@ def _of_containers(found: Mapping[str, StreamedContainer], left: Mapping[str, st
     """Return the tensors called as the keys of ``found``, each from its container."""
 
     def read(name: str) -> np.ndarray:
-        as_float32 = found[name].tensors[name].dtype in ("F64", "F16", "BF16")
+        as_float32 = found[name].tensors[name].dtype in ("F64", "F16", *NARROW)
         return array_of_tensor(name, *found[name].read(name, as_float32=as_float32))
 
     infos = {}
+    own = dict.fromkeys(NARROW, "float32") | {"BOOL": "bool"}
     for name in sorted(found, key=natural):
         tensor = found[name].tensors[name]
-        dtype = {"BF16": "float32", "BOOL": "bool"}.get(tensor.dtype, np.dtype(DTYPES[tensor.dtype]).name)
+        dtype = own.get(tensor.dtype) or np.dtype(DTYPES[tensor.dtype]).name
         infos[name] = Info(tensor.shape, dtype)
-    size = sum(container.size for container in set(found.values()))
-    return Tensors(infos, read, size >= STREAMED_FROM, left)
+    return Tensors(infos, read, left)
 
 
 def _of_shards(path: Path) -> Tensors:
@@ -137,7 +137,8 @@ def _unpickled(path: Path) -> Tensors:
     import torch
 
     try:
-        with warnings.catch_warnings():
+        # A sparse tensor whose indices lie outside of it would have torch write there.
+        with warnings.catch_warnings(), torch.sparse.check_sparse_tensor_invariants():  # type: ignore[no-untyped-call]
             warnings.simplefilter("ignore")  # of torch, on formats it will give up
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -154,15 +155,15 @@ def _unpickled(path: Path) -> Tensors:
         raise InputError(f"{path}: the file must hold a state dict, and has {met:.200}; save model.state_dict()")
     infos = {}
     for name, tensor in state.items():
-        if tensor.numel() > ELEMENTS_LIMIT:
+        most = min(ELEMENTS_LIMIT, room(_held(tensor)))
+        if tensor.numel() > most:
             raise InputError(
-                f"{path}: tensor {one_line(name)}: a tensor must have at most {ELEMENTS_LIMIT} elements, "
-                f"not {tuple(tensor.shape)}"
+                f"{path}: tensor {one_line(name)}: a tensor must have at most {most} elements, "
+                f"not {tuple(tensor.shape)} made of {_held(tensor)} that the file holds; save it whole"
             )
         own = str(tensor.dtype).removeprefix("torch.")
         infos[name] = Info(tuple(tensor.shape), "float32" if tensor.is_quantized or _is_narrow(tensor) else own)
-    stay = path.stat().st_size >= STREAMED_FROM
-    return Tensors(infos, lambda name: _array(state[name], path, name), stay)
+    return Tensors(infos, lambda name: _array(state[name], path, name))
 
 
 def _obstacle(error: Exception) -> str:
@@ -191,6 +192,17 @@ def _state_in(loaded: object) -> dict[str, Any] | None:
     tensors = {key: value for key, value in loaded.items() if isinstance(value, torch.Tensor)}
     plain = not within and any("." in str(key) for key in tensors)
     return tensors if plain and all(isinstance(key, str) for key in loaded) else None
+
+
+def _held(tensor: Any) -> int:
+    """Count the numbers that the file holds of the tensor: an expanded one repeats them, a sparse one has zeros too."""
+    import torch
+
+    if tensor.layout == torch.sparse_coo:
+        return int(tensor._values().numel())
+    if tensor.layout != torch.strided:
+        return int(tensor.values().numel())
+    return int(min(tensor.numel(), tensor.untyped_storage().nbytes() // tensor.element_size()))
 
 
 def _is_narrow(tensor: Any) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import InputError
 from ..files.container import one_line, read_container
 from ..files.npy import read_npz
-from ..files.numbers import bfloat16_to_float32, read_only, to_float32
+from ..files.numbers import NARROW, narrow_to_float32, read_only, to_float32
 from ..pruning import kept_count, largest, magnitude
 
 Channels: TypeAlias = tuple[tuple[str | None, int], ...]
@@ -81,7 +81,9 @@ def read_weights(path: Path, table: Sequence[Weighted]) -> dict[str, Parameters]
         arrays = read_npz(path)
     elif path.suffix.lower() == ".safetensors":
         tensors = read_container(path, "a file of weights").tensors
-        arrays = {n: bfloat16_to_float32(array) if dtype == "BF16" else array for n, (dtype, array) in tensors.items()}
+        arrays = {
+            n: narrow_to_float32(array, dtype) if dtype in NARROW else array for n, (dtype, array) in tensors.items()
+        }
     else:
         raise InputError(f"{path}: the name of a file of weights must end in .safetensors or .npz; convert it")
     known = {f"{layer.name}.{part}" for layer in table for part in ("weight", "bias")}
