@@ -122,7 +122,7 @@ def test_activations_are_not_drawn_without_end():
 
 def test_a_tensor_of_a_pytorch_file_has_a_limit(inner, monkeypatch):
     torch = pytest.importorskip("torch", reason="needs the extra train")
-    monkeypatch.setattr("gossamer.workloads.importers.state_dict.ELEMENTS_LIMIT", 10)
+    monkeypatch.setattr("gossamer.workloads.importers.tensors.ELEMENTS_LIMIT", 10)
     torch.save({"fc.weight": torch.ones(4, 3)}, "s.pt")
     with pytest.raises(InputError, match=r"a tensor must have at most 10 elements, not \(4, 3\)"):
         import_model("s.pt", draw={"act_density": 0.5})
