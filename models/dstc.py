@@ -3,7 +3,8 @@
 A core works on tiles of 32 x 32 outputs. For each place k of the reduction it multiplies the tile's nonzero weights,
 a of 32, with its nonzero activations, b of 32, in quanta of 8 x 16 multipliers: ceil(a / 8) * ceil(b / 16) of the 8 of
 a dense step. Finding the nonzeros and merging the partial sums is taken to be hidden (assumed). Tiles go, rows first,
-to whichever core is free. With Q quanta in a tile and q issued a cycle,
+to whichever core is free, the lowest of several; a tile without quanta takes no cycle, and its core may have the next
+one too. With Q quanta in a tile and q issued a cycle,
 
     cycles = launch + max(when the last core is done, HBM bytes / bandwidth),   a tile taking ceil(Q / q)
 

@@ -15,6 +15,7 @@ from gossamer.workloads.errors import InputError
 from gossamer.workloads.patterns import Pattern
 
 from .agreement import agree, assert_units_add_up
+from .bounds import assert_bounded, assert_tells, far_layers
 
 
 def tiny(**changes):
@@ -207,3 +208,26 @@ def test_times_that_leave_64_bits_are_refused(field, value):
         InputError, match=rf"counted in 64 bits, and could come to \S+ with {field} = {value:g}.*; choose nearer ones$"
     ):
         block_ell.fast(machine, layer, Memo())
+
+
+FORMATS = [{}, {"accumulate": "fp16"}, {"dtype": "bf16", "energy": ""},
+           {"dtype": "int8", "accumulate": "int32", "energy": ""}]  # fmt: skip
+
+
+@settings(max_examples=80, deadline=None)
+@given(layer=far_layers(), block=st.sampled_from([3, 8, 16]), changes=st.sampled_from(FORMATS))
+def test_outputs_are_within_the_bound_whatever_the_numbers(layer, block, changes):
+    assert_bounded(block_ell, tiny(block=block, **changes), layer)
+
+
+@pytest.mark.parametrize("changes", FORMATS)
+def test_the_bound_of_ordinary_numbers_is_near_their_errors(changes):
+    layer, machine = blocked(np.ones((4, 6)), 8), tiny(**changes)
+    found = block_ell.fast(machine, layer, Memo()).arithmetic["max_abs_error"]
+    assert found < block_ell.error_bound(machine, layer).max() < 30 * found
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 99), row=st.integers(0, 15), column=st.integers(0, 15), changes=st.sampled_from(FORMATS))
+def test_a_weight_that_is_off_by_more_than_the_bound_is_told(seed, row, column, changes):
+    assert_tells(block_ell, tiny(**changes), blocked(np.ones((2, 2)), 8, columns=5, seed=seed), row, column)

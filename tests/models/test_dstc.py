@@ -13,6 +13,7 @@ from gossamer.workloads import Layer, load_trace
 from gossamer.workloads.errors import InputError
 
 from .agreement import agree
+from .bounds import assert_bounded, assert_tells, far_layers
 
 PUBLISHED = {1.0: 4600, 0.9: 4160, 0.7: 3300, 0.5: 2690, 0.3: 1930}  # weight density: cycles, dense activations
 
@@ -124,6 +125,14 @@ def test_both_operands_sparse_gain_more_than_one():
     assert each < one < other  # rows come in finer quanta than columns
 
 
+def test_a_core_whose_tile_is_empty_takes_the_next_at_once():
+    weight = np.zeros((3, 2), np.float32)
+    weight[1:] = 1
+    layer = Layer(name="fc", op="linear", weight=weight, inputs=np.ones((1, 2), np.float32))
+    result = both(machine(core_count=3, tile_rows=1, quanta_per_clk=1), layer)
+    assert result.cycles_per_unit["core"]["multiply"] == [2, 2, 0]
+
+
 def test_hbm_bounds_what_is_almost_empty():
     result = both(machine(core_count=2, hbm_bytes_per_s=1e9), linear(40, 16, 40, 0.1, 0.1))
     moved = result.traffic_bytes["hbm"]
@@ -161,3 +170,24 @@ def test_a_table_for_other_words_gives_no_energy(tmp_path):
     result = dstc.fast(machine(energy=str(path)), linear(4, 4, 4), Memo())
     assert result.energy_j is None
     assert result.warnings == ["energy table wide is for words of 32 bits, not 16: no energy given"]
+
+
+SMALL = {"core_count": 2, "tile_rows": 6, "tile_columns": 4, "quantum_rows": 3, "quantum_columns": 2}
+
+
+@settings(max_examples=80, deadline=None)
+@given(layer=far_layers())
+def test_outputs_are_within_the_bound_whatever_the_numbers(layer):
+    assert_bounded(dstc, machine(**SMALL), layer)
+
+
+def test_the_bound_of_ordinary_numbers_is_near_their_errors():
+    layer = linear(40, 48, 20)
+    found = dstc.fast(machine(), layer, Memo()).arithmetic["max_abs_error"]
+    assert found < dstc.error_bound(machine(), layer).max() < 30 * found
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 99), row=st.integers(0, 11), column=st.integers(0, 15), density=st.sampled_from([0.4, 1.0]))
+def test_a_weight_that_is_off_by_more_than_the_bound_is_told(seed, row, column, density):
+    assert_tells(dstc, machine(**SMALL), linear(12, 16, 5, density, 0.7, seed), row, column)

@@ -5,15 +5,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gossamer.models import load_machine
+from gossamer.models import load_machine, spatten
 from gossamer.models.parts.spatten.top_k import pivot_of, select_rows, travel
 from gossamer.models.spatten import CAUSES, UNITS
 from gossamer.simulator import simulate
 from gossamer.simulator.check import check
+from gossamer.simulator.memo import Memo
 from gossamer.simulator.timeline import Timeline
 from gossamer.workloads.dynamic.top_k import k_of, top_k
 from gossamer.workloads.errors import InputError
 from gossamer.workloads.trace import Layer, Trace
+
+from .bounds import assert_bounded, assert_tells, exact, far_numbers
 
 
 def attention(probabilities, values=None, samples=1):
@@ -267,3 +270,37 @@ def test_a_config_out_of_range_is_refused(field, value, rule):
 def test_a_share_keeps_whole_numbers_and_at_least_one():
     assert [k_of(share, 10) for share in (0.01, 0.29, 0.3, 1.0)] == [1, 2, 3, 10]
     assert k_of(0.29, 100) == 29
+
+
+@st.composite
+def far_attentions(draw):
+    """Return an attention of values of any size, its probabilities even, few of them of any weight, or tied."""
+    heads, queries, keys, size = (draw(st.integers(1, most)) for most in (3, 3, 30, 6))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    sharpness = draw(st.sampled_from([0.0, 1.0, 20.0, 60.0]))
+    scores = rng.normal(size=(heads, queries, keys)) * sharpness
+    if draw(st.booleans()):
+        scores = np.rint(scores)
+    powers = np.exp(scores - scores.max(-1, keepdims=True))
+    return attention(powers / powers.sum(-1, keepdims=True), draw(far_numbers(heads, size, keys, least=-1))).layers[0]
+
+
+@settings(max_examples=120, deadline=None)
+@given(layer=far_attentions(), keep=st.sampled_from([0.01, 0.3, 0.9, 1.0, 1.0]), seed=st.integers(0, 9))
+def test_outputs_are_within_the_bound_whatever_the_numbers(layer, keep, seed):
+    assert_bounded(spatten, load_machine("spatten", value_keep=keep, seed=seed), layer)
+
+
+@pytest.mark.parametrize("keep", [1.0, 0.9, 0.5])
+def test_the_bound_of_ordinary_numbers_is_near_their_errors(keep):
+    layer, machine = drawn(3, 2, 8, 40, 16).layers[0], load_machine("spatten", value_keep=keep)
+    found = np.abs(spatten.fast(machine, layer, Memo()).output - exact(layer)[0]).max()
+    assert found < spatten.error_bound(machine, layer).max() < (300 if keep == 1 else 10) * found
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 99), row=st.integers(0, 3), keep=st.sampled_from([1.0, 0.8]))
+def test_a_value_that_is_off_by_more_than_the_bound_is_told(seed, row, keep):
+    layer = drawn(seed, 1, 3, 12, 4).layers[0]
+    most_likely = int(layer.inputs[0].max(axis=0).argmax())  # it is read, whatever is left out
+    assert_tells(spatten, load_machine("spatten", value_keep=keep), layer, row, most_likely)

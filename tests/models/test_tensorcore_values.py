@@ -2,16 +2,21 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gossamer.models import tensorcore
 from gossamer.models.parts.tensorcore.mux import select_and_multiply
 from gossamer.models.parts.tensorcore.values import round_to
 from gossamer.simulator.check import check
+from gossamer.simulator.memo import Memo
 from gossamer.workloads import Layer, Trace
 from gossamer.workloads.formats import nm
 
+from .bounds import assert_bounded, assert_tells, far_layers
 from .tensorcore_layers import both, linear, tiny
+
+FORMATS = [("fp16", "fp32"), ("fp16", "fp16"), ("bf16", "fp32"), ("tf32", "fp32"), ("int8", "int32"), ("int4", "int32")]
 
 
 @pytest.mark.parametrize(
@@ -78,3 +83,27 @@ def test_without_values_the_cost_is_the_same():
     full, bare = both(tiny(), layer), both(tiny(functional=False), layer)
     assert bare.output is None and bare.arithmetic is None
     assert (bare.cycles, bare.counts, bare.cycles_per_unit) == (full.cycles, full.counts, full.cycles_per_unit)
+
+
+@settings(max_examples=150, deadline=None)
+@given(layer=far_layers(), formats=st.sampled_from(FORMATS), split_k=st.sampled_from([1, 1, 2, 3]))
+def test_outputs_are_within_the_bound_whatever_the_numbers(layer, formats, split_k):
+    dtype, accumulate = formats
+    result = assert_bounded(tensorcore, tiny(dtype=dtype, accumulate=accumulate, split_k=split_k), layer)
+    assert dtype == "fp16" or result.arithmetic["saturated"] == 0
+
+
+@pytest.mark.parametrize(("dtype", "accumulate"), FORMATS)
+def test_the_bound_of_ordinary_numbers_is_near_their_errors(dtype, accumulate):
+    machine, layer = tiny(dtype=dtype, accumulate=accumulate), linear(40, 48, 20)
+    found = tensorcore.fast(machine, layer, Memo()).arithmetic["max_abs_error"]
+    assert found < tensorcore.error_bound(machine, layer).max() < 30 * found
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 99), row=st.integers(0, 11), column=st.integers(0, 15), formats=st.sampled_from(FORMATS),
+)  # fmt: skip
+def test_a_weight_that_is_off_by_more_than_the_bound_is_told(seed, row, column, formats):
+    dtype, accumulate = formats
+    assert_tells(tensorcore, tiny(dtype=dtype, accumulate=accumulate), linear(12, 16, 5, seed=seed), row, column)
