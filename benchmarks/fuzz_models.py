@@ -66,8 +66,7 @@ def state_dict(rng: random.Random, folder: Path) -> None:
 
 def shards(rng: random.Random, folder: Path) -> None:
     """Read a state dict of two shards, they or their index damaged, layer by layer."""
-    from gossamer.workloads.importers import tensors
-    from gossamer.workloads.importers.state_dict import trace_of_state_dict
+    from gossamer.workloads.importers import state_dict as importer
 
     whole = seeds.container_files()
     files = {name: rng.choice(whole) for name in ("a.safetensors", "b.safetensors")}
@@ -77,8 +76,8 @@ def shards(rng: random.Random, folder: Path) -> None:
     for file, data in files.items():
         _write(folder, file, _container(rng, data) if rng.random() < 0.3 else data)
     path = _write(folder, "m.safetensors.index.json", damaged(rng, text) if rng.random() < 0.3 else text)
-    with mock.patch.object(tensors, "STREAMED_FROM", rng.choice((0, 2**28))):
-        _look(trace_of_state_dict(path, draw=DRAW))
+    with mock.patch.object(importer, "STREAMED_FROM", rng.choice((0, 2**26))):
+        _look(importer.trace_of_state_dict(path, draw=DRAW))
 
 
 def _names(data: bytes) -> list[str]:

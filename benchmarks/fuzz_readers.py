@@ -71,12 +71,9 @@ def _look(trace: Any) -> None:
     assert len(trace.sha256) == 64
 
 
-def _stream(path: Path, draw: Draw, *, keep: bool) -> None:
+def _stream(path: Path, draw: Draw) -> None:
     container = streamed.StreamedContainer(path)
-    if KEY in container.metadata:
-        _look(streamed.stream_trace(container, keep=keep))
-    else:
-        _look(streamed.stream_weights(container, draw, keep=keep))
+    _look(streamed.stream_trace(container) if KEY in container.metadata else streamed.stream_weights(container, draw))
 
 
 def trace_file(rng: random.Random, folder: Path) -> None:
@@ -84,11 +81,7 @@ def trace_file(rng: random.Random, folder: Path) -> None:
 
 
 def trace_streamed(rng: random.Random, folder: Path) -> None:
-    _stream(
-        _write(folder, "t.safetensors", _container(rng, rng.choice(seeds.trace_files()))),
-        Draw(),
-        keep=rng.random() < 0.5,
-    )
+    _stream(_write(folder, "t.safetensors", _container(rng, rng.choice(seeds.trace_files()))), Draw())
 
 
 def masked(rng: random.Random, folder: Path) -> None:
@@ -98,7 +91,7 @@ def masked(rng: random.Random, folder: Path) -> None:
 
 def masked_streamed(rng: random.Random, folder: Path) -> None:
     path = _write(folder, "w.safetensors", _container(rng, rng.choice(seeds.container_files())))
-    _stream(path, Draw(**DRAW), keep=rng.random() < 0.5)
+    _stream(path, Draw(**DRAW))
 
 
 @cache

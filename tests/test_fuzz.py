@@ -1,5 +1,6 @@
 """Hostile input: a few cases of every target of `benchmarks/fuzz.py`."""
 
+import random
 import sys
 import warnings
 from pathlib import Path
@@ -36,7 +37,7 @@ NAMES = (
     "data",
     "layer", "machine", "name", "recipe", "energy", "ert", "result", "plots", "store", "checkpoint", "config",
     "config-event",
-    "range", "command-line", "state-dict", "onnx", "onnx-program", "numbers", "checked", "timeline",
+    "range", "command-line", "state-dict", "shards", "onnx", "onnx-program", "numbers", "checked", "timeline",
     "synth", "transform", "points", "cloud-values", "drawn", "samples",
     "space", "job", "training", "address", "shown", "compared",
 )  # fmt: skip
@@ -56,6 +57,61 @@ def test_hostile_input_is_refused_in_one_line_or_read(fuzz, tmp_path, monkeypatc
     tally = fuzz.run_target(fuzz.targets()[name], FEW.get(name, 25), 2026, tmp_path)
     assert (tally.wrong, tally.first) == (0, "")
     assert tally.done == FEW.get(name, 25)
+
+
+def test_every_command_and_option_stands_in_a_line_that_fits(fuzz):
+    import fuzz_commands
+    import fuzz_lines
+
+    assert fuzz_lines.unknown(fuzz_commands.commands()) == []
+    assert fuzz_lines.unknown([(("fly",), [])]) == ["fly"]
+
+
+def test_most_lines_that_fit_do_their_work(fuzz, tmp_path, monkeypatch):
+    import fuzz_commands
+    import fuzz_files
+    import fuzz_lines
+
+    monkeypatch.chdir(tmp_path)
+    fuzz.prepare("command-line")
+    refused = []
+    for number in range(40):
+        fuzz_files.put_back(tmp_path)
+        line = fuzz_lines.line(random.Random(number))
+        status, _, said = fuzz_commands.run_line(line, tmp_path)
+        if status == 2 and not said.rstrip().endswith(fuzz_commands.REACHED):
+            refused.append((line, said))
+    assert len(refused) <= 8, refused
+
+
+def test_a_command_line_writes_nothing_outside_of_its_folder(fuzz, tmp_path, monkeypatch):
+    import fuzz_commands
+
+    fuzz.prepare("command-line")
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    inside.mkdir()
+    outside.mkdir()
+    monkeypatch.chdir(inside)
+    status, _, said = fuzz_commands.run_line(["sources", "--out", str(outside / "out.md")], inside)
+    assert (status, list(outside.iterdir())) == (2, [])
+    assert said.startswith(f"gossamer: error: {outside / 'out.md'}: the output must be writable, and Permission denied")
+    assert fuzz_commands.run_line(["sources", "--out", "out.md"], inside)[0] == 0
+    (outside / "free.txt").write_text("no line runs")
+
+
+def test_a_file_that_a_line_changed_is_put_back(fuzz, tmp_path):
+    import fuzz_files
+
+    fuzz_files.put_back(tmp_path)
+    kept = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    for number in range(30):
+        fuzz_files.harm(random.Random(number), tmp_path / "m.mtx")
+    (tmp_path / "dump" / "x").write_text("x")
+    (tmp_path / "new").mkdir()
+    fuzz_files.put_back(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == kept
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["dump"]
+    assert list((tmp_path / "dump").iterdir()) == []
 
 
 def _loop():

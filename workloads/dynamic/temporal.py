@@ -13,12 +13,12 @@ Efficient Video Understanding", ICCV 2019.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import numpy as np
 
 from ..checks import not_negative
 from ..errors import InputError
+from ..names import fits
 from ..trace import Layer, Trace
 from .layers import LARGEST, changed, output_of, renamed, share
 
@@ -127,9 +127,9 @@ def shift_layers(trace: Trace, part: float = 0.125, *, two_sided: bool = False, 
     pattern of names. Convolutions do as many multiplications as before; the values are those of a network that was
     not trained with the shift. Raises InputError for fewer than two frames, or a part above 1 (two-sided, 1/2).
     """
-    share("--part", part)
+    share("--shift", part)
     if two_sided and part > 0.5:
-        raise InputError(f"--part must be at most 0.5 with --two-sided, not {part:g}")
+        raise InputError(f"--shift must be at most 0.5 with --two-sided, not {part:g}")
     chosen = _frames_of(trace, layers, ("conv2d",))
     made, found = [], []
     for layer in trace.layers:
@@ -154,7 +154,7 @@ def shift_layers(trace: Trace, part: float = 0.125, *, two_sided: bool = False, 
 
 def _frames_of(trace: Trace, pattern: str, ops: tuple[str, ...], steps: bool = False) -> list[str]:
     """Return the names of the layers that are meant, each with at least two frames. Raises InputError."""
-    chosen = [layer for layer in trace.layers if layer.op in ops and fnmatchcase(layer.name, pattern)]
+    chosen = [layer for layer in trace.layers if layer.op in ops and fits(layer.name, pattern)]
     if not chosen:
         raise InputError(f"{trace.name}: --layer {pattern!r} must fit a layer of {' or '.join(ops)}, and fits none")
     for layer in chosen:

@@ -163,9 +163,9 @@ def test_wrong_input_is_refused():
     )
     assert message(lambda: shift_layers(one)) == "one: --layer '*' must fit a layer of conv2d, and fits none"
     assert message(lambda: shift_layers(trace, 0.6, two_sided=True)) == (
-        "--part must be at most 0.5 with --two-sided, not 0.6"
+        "--shift must be at most 0.5 with --two-sided, not 0.6"
     )
-    assert message(lambda: shift_layers(trace, 0.0)) == "--part must be above 0 and at most 1, not 0"
+    assert message(lambda: shift_layers(trace, 0.0)) == "--shift must be above 0 and at most 1, not 0"
 
 
 # A chain is fed with other inputs.
