@@ -142,6 +142,7 @@ WRONG_DRAWS = [
     ({"samples": 0}, "samples must be a whole number of at least 1, not 0"),
     ({"samples": 2.5}, "samples must be a whole number of at least 1, not 2.5"),
     ({"seed": -1}, "seed must be a whole number of at least 0, not -1"),
+    ({"seed": 2**64}, "seed must be at most 9223372036854775807, not 18446744073709551616"),
     ({"input_size": (0, 3)}, "input_size must be two whole numbers of at least 1 (height, width), not (0, 3)"),
     ({"input_size": 28}, "input_size must be two whole numbers of at least 1 (height, width), not 28"),
 ]

@@ -247,8 +247,12 @@ def test_an_smtx_that_breaks_a_rule_is_refused(tmp_path, text, message):
 
 @pytest.mark.parametrize("word", ["x", "1.5", "99999999999999999999999", "1e3", "½"])
 def test_indices_that_are_no_whole_numbers_are_refused(tmp_path, word):
-    with pytest.raises(InputError, match=r"m\.smtx: column indices must be whole numbers"):
-        read(tmp_path, f"1, 3, 1\n0 1\n{word}\n", name="m.smtx")
+    with pytest.raises(InputError) as error:
+        read(tmp_path, f"1, 3, 1\n0 1\n-2 {word}\n", name="m.smtx")
+    met = word.encode().decode("latin-1")
+    assert str(error.value) == (
+        f"{tmp_path / 'm.smtx'}: column indices must be whole numbers, and {met!r} is none; copy the file again"
+    )
 
 
 @pytest.mark.parametrize("name", ["m.mtx", "m.smtx"])

@@ -32,6 +32,8 @@ class Draw:
         for name, value, least in (("samples", self.samples, 1), ("seed", self.seed, 0)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}")
+            if value >= 2**63:
+                raise InputError(f"{name} must be at most {2**63 - 1}, not {value!r:.40}")
         size = self.input_size
         if size is not None and not (
             isinstance(size, tuple | list)

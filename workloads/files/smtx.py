@@ -59,5 +59,16 @@ def _parse(data: bytes, draw: Draw) -> np.ndarray:
 def _integers(line: bytes, what: str) -> np.ndarray:
     try:
         return np.array(line.replace(b",", b" ").split()).astype(np.int64) if line.strip() else np.zeros(0, np.int64)
-    except (ValueError, OverflowError) as error:
-        raise InputError(f"{what} must be whole numbers ({one_line(error)})") from None
+    except (ValueError, OverflowError):
+        words = line.replace(b",", b" ").split()
+        wrong = next((word for word in words if not _is_whole(word)), words[0])
+        raise InputError(
+            f"{what} must be whole numbers, and {one_line(wrong[:40].decode('latin-1'))!r} is none; copy the file again"
+        ) from None
+
+
+def _is_whole(word: bytes) -> bool:
+    try:
+        return -(2**63) <= int(word) < 2**63
+    except ValueError:
+        return False
