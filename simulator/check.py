@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -80,7 +81,7 @@ def check(
 
 def _check(layer: Layer, fast: LayerResult, event: LayerResult, bound: np.ndarray | None) -> LayerCheck:
     mine, other = msgspec.to_builtins(fast), msgspec.to_builtins(event)
-    differences = [f"{name}: {mine[name]}, {other[name]}" for name in mine if mine[name] != other[name]]
+    differences = [_first_difference(name, mine[name], other[name]) for name in mine if mine[name] != other[name]]
     reference, magnitude = _numpy_output(layer)
     assert fast.output is not None and event.output is not None
     finite = np.isfinite(fast.output)
@@ -104,6 +105,17 @@ def _check(layer: Layer, fast: LayerResult, event: LayerResult, bound: np.ndarra
         differences.append(f"output: largest difference {np.abs(fast.output - event.output).max()}")
     same = float(np.mean(fast.output.argmax(axis=1) == reference.argmax(axis=1)))
     return LayerCheck(layer.name, fast.cycles, differences, error, largest, same, agree, saturated)
+
+
+def _first_difference(name: str, mine: Any, other: Any) -> str:
+    """Return where in the figure ``name`` the two first differ, and what each has there."""
+    if isinstance(mine, dict) and isinstance(other, dict) and mine.keys() == other.keys():
+        found = next(key for key in mine if mine[key] != other[key])
+        return _first_difference(f"{name}.{found}", mine[found], other[found])
+    if isinstance(mine, list | tuple) and isinstance(other, list | tuple) and len(mine) == len(other):
+        place = next(i for i, pair in enumerate(zip(mine, other, strict=True)) if pair[0] != pair[1])
+        return _first_difference(f"{name}[{place}]", mine[place], other[place])
+    return f"{name}: {mine}, {other}"
 
 
 def _numpy_output(layer: Layer) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """The check of engines and numbers: it passes on what is right, and fails on what is not."""
 
+import re
 import sys
 
 import numpy as np
@@ -69,6 +70,8 @@ def test_a_figure_in_which_the_engines_differ_is_named(monkeypatch):
     found = check(load_machine("eie-64pe", pe_count=4), trace(1))[0]
     assert not found.passed
     assert found.differences[0].startswith("cycles: ")
+    place = next(each for each in found.differences if each.startswith("cycles_per_unit"))
+    assert re.fullmatch(r"cycles_per_unit\.\w+\.\w+(\[\d+\])?: \d+, \d+", place)
 
 
 def test_layers_that_fit_alone_but_not_together_are_warned_of():
