@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import math
-import tomllib
 from dataclasses import replace
 from functools import cache
 from importlib import resources
@@ -16,6 +15,7 @@ import msgspec
 from ..simulator.energy import EnergyTable, read_energy_table
 from ..simulator.machine import Machine
 from ..workloads.errors import InputError, nearest, shown
+from ..workloads.files.settings import parse_toml, read_toml
 
 ENERGY_SUFFIXES = (".toml", ".yaml", ".yml")
 BASES_LIMIT = 32  # above one another
@@ -27,7 +27,7 @@ def list_machines() -> dict[str, str]:
     """Return the bundled machines: name and description, by name."""
     folder = resources.files(__package__) / "configs"
     names = sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
-    return {name: str(_read(folder / f"{name}.toml", name).get("description", "")) for name in names}
+    return {name: str(_read(folder / f"{name}.toml").get("description", "")) for name in names}
 
 
 def list_energy_tables() -> list[str]:
@@ -107,7 +107,7 @@ def _settings(source: str, chain: tuple[str, ...]) -> tuple[dict[str, Any], str]
             raise InputError(
                 f"unknown machine {source!r}{nearest(source, names)}; known: {', '.join(names)}, or the path of a .toml"
             )
-    settings = _read(path, source)
+    settings = _read(path)
     energy = settings.get("energy")
     if isinstance(path, Path) and isinstance(energy, str) and energy.endswith(ENERGY_SUFFIXES):
         settings["energy"] = str(path.parent / energy)  # beside the file that names it, as a base is
@@ -125,20 +125,16 @@ def _settings(source: str, chain: tuple[str, ...]) -> tuple[dict[str, Any], str]
     return merged, source
 
 
-def _read(path: Any, where: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"{where}: a machine file must be readable, and: {error.strerror}; check the path") from None
-    except (ValueError, RecursionError) as error:  # not a path, not UTF-8, or not TOML
-        raise InputError(f"{where}: a machine file must be TOML: {error}") from None
+def _read(path: Any) -> dict[str, Any]:
+    # What is bundled may lie in an archive, and then has no path.
+    return read_toml(path, "a machine file") if isinstance(path, Path) else parse_toml(path.read_text("utf-8"))
 
 
 @cache
 def _models() -> dict[str, str]:
     """Return the modules beside this one that have a bundled configuration: model name and full module name."""
     folder = resources.files(__package__) / "configs"
-    models = {_read(entry, entry.name).get("model") for entry in folder.iterdir() if entry.name.endswith(".toml")}
+    models = {_read(entry).get("model") for entry in folder.iterdir() if entry.name.endswith(".toml")}
     return {str(model): f"{__package__}.{model}" for model in sorted(m for m in models if m)}
 
 
@@ -208,7 +204,7 @@ def load_energy_table(name: str, module: str, where: str) -> EnergyTable:
 
 
 def _unknown_key(where: str, key: str, model: str, known: set[str]) -> str:
-    return f"{where}: unknown key {key!r}{nearest(key, known)}; model {model} knows {', '.join(sorted(known))}"
+    return f"{where}: unknown key {shown(key)}{nearest(key, known)}; model {model} knows {', '.join(sorted(known))}"
 
 
 def _stem(source: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -18,6 +17,7 @@ from rich.text import Text
 from .. import models
 from ..models import list_energy_tables, list_machines, load_machine
 from ..models.loader import load_energy_table
+from ..workloads.files.settings import parse_toml, read_toml
 from .cells import new_table
 from .markdown import table_lines
 
@@ -87,7 +87,8 @@ def machine_constants(name: str) -> tuple[str | None, list[Constant]]:
     """
     config = msgspec.to_builtins(load_machine(name).config)
     bundled = resources.files(models) / "configs" / f"{name}.toml"
-    settings = tomllib.loads((Path(name) if name.endswith(".toml") else bundled).read_text("utf-8"))
+    is_path = name.endswith(".toml") or "/" in name or "\\" in name
+    settings = read_toml(Path(name), "a machine file") if is_path else parse_toml(bundled.read_text("utf-8"))
     sources, base = settings.pop("sources", {}), settings.pop("base", None)
     names = [field for field in config if base is None or field in settings or field in sources]
     if "energy" in names:  # a table's values have sources of their own

@@ -9,9 +9,10 @@ from typing import Any
 
 import msgspec
 
-from ..simulator.result import SCHEMA, LayerResult, Result, Totals, read_result
+from ..simulator.result import SCHEMA, LayerResult, Result, Totals, parse_result
 from ..simulator.store import Store
-from ..workloads.errors import InputError
+from ..workloads.errors import InputError, shown
+from ..workloads.files.container import one_line, read_bytes
 from .stored import choose
 
 LEAST, MOST = 1e-30, 2.0**63  # no figure of a simulation but 0 comes near
@@ -49,6 +50,8 @@ def read_inputs(paths: Iterable[str | Path], where: Sequence[str] = ()) -> Input
 def is_store(path: str | Path) -> bool:
     """Tell whether the file at ``path`` is an SQLite database, as a sweep's store is."""
     try:
+        if not Path(path).is_file():  # what is read of a pipe is gone
+            return False
         with Path(path).open("rb") as file:
             return file.read(len(SQLITE)) == SQLITE
     except (OSError, ValueError):
@@ -80,19 +83,18 @@ def read_results(path: str | Path) -> list[Result]:
     if is_store(path):
         return read_store(path).results
     path = Path(path)
-    try:
-        data = path.read_bytes()
-    except (OSError, ValueError):
-        return [read_result(path)]  # which tells what is wrong
+    data = read_bytes(path, "a result file")
     if not data.lstrip().startswith(b"["):
-        found = [read_result(path)]
+        found = [parse_result(data, path)]
     else:
         try:
             found = msgspec.json.decode(data, type=list[Result])
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-            raise InputError(f"{path}: not a list of {SCHEMA}: {error}; write it with gossamer compare") from None
+            raise InputError(
+                f"{path}: not a list of {SCHEMA}: {one_line(error)}; write it with gossamer compare"
+            ) from None
         if not found or any(result.schema != SCHEMA for result in found):
-            met = "an empty list" if not found else repr(next(r.schema for r in found if r.schema != SCHEMA))
+            met = "an empty list" if not found else shown(next(r.schema for r in found if r.schema != SCHEMA))
             raise InputError(f"{path}: results must be of schema {SCHEMA}, not {met}; write it with gossamer compare")
     for result in found:
         check_result(result, str(path))

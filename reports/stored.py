@@ -6,12 +6,12 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from ..simulator.store import Store, Stored
 from ..workloads.errors import InputError, nearest
 from ..workloads.extras import need
+from ..workloads.names import fits
 from .rows import Row, case_rows
 from .tables import cases_table
 
@@ -53,7 +53,7 @@ class Condition:
         if isinstance(met, int | float) and number is not None:
             return _OPERATORS[self.sign](met, number)
         if self.sign in ("=", "!="):
-            return fnmatchcase(str(met), self.value) == (self.sign == "=")
+            return fits(str(met), self.value) == (self.sign == "=")
         raise InputError(
             f"--where {self.column}{self.sign}{self.value}: {self.sign} compares numbers, not "
             f"{(self.value if number is None else met)!r}; use ="

@@ -61,11 +61,11 @@ def settings(texts: list[str] | None, parse: Callable[[str], tuple[str, Any]]) -
 
 
 def _value(text: str) -> Any:
-    import tomllib
+    from ..workloads.files.settings import parse_toml
 
     try:
-        parsed = tomllib.loads(f"value = {text}")
-    except (ValueError, RecursionError):  # a number of thousands of digits among them
+        parsed = parse_toml(f"value = {text}")
+    except ValueError:  # a number of thousands of digits among them
         return text
     # What has more in it than a value (a second line, a comment) is no value but the text itself.
     return text if "\n" in text or ("#" in text and not isinstance(parsed["value"], str)) else parsed["value"]

@@ -12,10 +12,13 @@ import msgspec
 
 from .. import __version__
 from ..workloads.errors import InputError
+from ..workloads.names import check_pattern
 from ..workloads.trace import Trace
 from .machine import Machine
 from .memo import Memo
 from .simulate import simulate
+
+MOST_CASES = 1_000_000  # that are simulated one and all; more need a search
 
 Order = tuple[Machine, str, str | None]  # machine, engine and layers of a case: what a worker needs beside the trace
 Done = tuple[str | None, str | None]  # the result as JSON, or the error that the case ended in
@@ -32,7 +35,10 @@ class Case:
     layers: str | None = None
 
     def __post_init__(self) -> None:
-        if self.layers is not None and not self.layers.isprintable():  # no key could be made of it
+        if self.layers is None:
+            return
+        check_pattern(self.layers)
+        if not self.layers.isprintable():  # no key could be made of it
             raise InputError(f"a layer pattern must have printable characters, not {self.layers!r}; as names have")
 
     @cached_property

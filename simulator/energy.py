@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 
 from ..workloads.errors import InputError
+from ..workloads.files.container import one_line
+from ..workloads.files.settings import read_text, read_toml
 from .result import Energy
 
 MODES = ("calibrated", "event")
@@ -139,15 +141,10 @@ def read_energy_table(path: Path, base: EnergyTable | None = None) -> EnergyTabl
 
 
 def _read_toml(path: Path) -> EnergyTable:
-    import tomllib
-
-    text = _text(path)
     try:
-        return msgspec.convert(tomllib.loads(text), EnergyTable)
+        return msgspec.convert(read_toml(path, "an energy table"), EnergyTable)
     except msgspec.ValidationError as error:
-        raise InputError(f"{path}: {error}; see docs/reference/energy.md") from None
-    except (ValueError, RecursionError) as error:  # no TOML, or a number of thousands of digits
-        raise InputError(f"{path}: an energy table must be TOML: {_line(error)}") from None
+        raise InputError(f"{path}: {one_line(error)}; see docs/reference/energy.md") from None
 
 
 class _Action(msgspec.Struct):
@@ -219,7 +216,7 @@ def _read_ert(path: Path, base: EnergyTable | None) -> EnergyTable:
 
 
 def _parse_ert(path: Path) -> _Ert:
-    text = _text(path)
+    text = read_text(path, "an energy table")
     try:
         import yaml
     except ImportError:
@@ -228,10 +225,12 @@ def _parse_ert(path: Path) -> _Ert:
         # strict=False: YAML 1.1 takes 1e-09, without a point, for a string.
         ert = msgspec.convert(_load_yaml(text), _ErtFile, strict=False).ERT
     except msgspec.ValidationError as error:
-        raise InputError(f"{path}: not an Accelergy ERT of version 0.3 or 0.4: {error}; run accelergy again") from None
-    # ValueError: a date that is none; RecursionError: brackets without end.
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: an Accelergy ERT must be YAML: {_line(error)}") from None
+        raise InputError(
+            f"{path}: not an Accelergy ERT of version 0.3 or 0.4: {one_line(error)}; run accelergy again"
+        ) from None
+    # The parser raises what a tag leads it into: KeyError of a !!bool that is none, IndexError of an empty !!int.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise InputError(f"{path}: an Accelergy ERT must be YAML: {one_line(error)}") from None
     if ert.version not in (0.3, 0.4):
         raise InputError(f"{path}: ERT version must be 0.3 or 0.4, not {ert.version:g}; run a newer accelergy")
     return ert
@@ -286,19 +285,6 @@ def _shorten(names: Sequence[str], most: int) -> str:
         return "none"
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: an energy table must be readable, and {error.strerror}; check the path") from None
-    except ValueError:  # not UTF-8, or no path at all
-        raise InputError(f"{path}: an energy table must be UTF-8 text; save it as such") from None
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _check_value(name: str, value: float, part: str, source: str) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..workloads.errors import InputError
+from ..workloads.errors import InputError, shown
+from ..workloads.files.container import one_line, read_bytes
 from .figures import Energy, LayerResult, OverTime, Queue, Totals
 from .frames import Row, data_frame, html_table, layer_row, relative_error, sums_row
 
@@ -95,16 +96,20 @@ def output_error(result: Result) -> float | None:
 
 def read_result(path: str | Path) -> Result:
     """Return the result stored in the JSON file at ``path``. Raises InputError naming the file and the broken rule."""
-    try:
-        data = Path(path).read_bytes()
-    except (OSError, ValueError) as error:  # a path with a NUL is no path
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: a result file must be readable, and {reason}; check the path") from None
+    return parse_result(read_bytes(Path(path), "a result file"), path)
+
+
+def parse_result(data: bytes, path: str | Path) -> Result:
+    """Return the result in ``data``, the content of the file at ``path``. Raises InputError as `read_result` does."""
     try:
         head = msgspec.json.decode(data, type=dict[str, Any])
         schema = head.get("schema")
         if schema != SCHEMA:
-            raise InputError(f"{path}: schema must be {SCHEMA}, not {schema!r}; write it again with gossamer simulate")
+            raise InputError(
+                f"{path}: schema must be {SCHEMA}, not {shown(schema)}; write it again with gossamer simulate"
+            )
         return msgspec.json.decode(data, type=Result)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise InputError(f"{path}: not a {SCHEMA} file: {error}; write it again with gossamer simulate") from None
+        raise InputError(
+            f"{path}: not a {SCHEMA} file: {one_line(error)}; write it again with gossamer simulate"
+        ) from None

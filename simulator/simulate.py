@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
 
 import msgspec
 
 from .. import __version__
 from ..workloads.errors import InputError
+from ..workloads.names import fits
 from ..workloads.streamed import StreamedLayers
 from ..workloads.trace import Layer, Trace
 from .figures import add_up
@@ -69,7 +69,7 @@ def simulate(
 
 def choose_layers(trace: Trace, pattern: str | None) -> Sequence[Layer]:
     """Return the layers whose name fits the shell ``pattern``, all of them without one; InputError where none does."""
-    chosen = [index for index, name in enumerate(trace.names) if pattern is None or fnmatchcase(name, pattern)]
+    chosen = [index for index, name in enumerate(trace.names) if pattern is None or fits(name, pattern)]
     if not chosen:
         names = ", ".join(trace.names)
         raise InputError(f"{trace.name}: layer pattern {pattern!r} must fit at least one of its layers: {names}")

@@ -14,10 +14,9 @@ import numpy as np
 
 from ..workloads.errors import InputError
 from ..workloads.trace import Trace
-from .cases import Case
+from .cases import MOST_CASES, Case
 from .machine import Machine
 
-MOST_CASES = 1_000_000  # that are simulated one and all; more need a search
 Point = tuple[int, ...]  # which trace, which machine, which value of each field
 
 

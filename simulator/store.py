@@ -56,6 +56,10 @@ class Store:
                 f"{self._name}: a store must be a file that gossamer sweep --store made, and none is there; "
                 "check the path"
             )
+        found = None if path is None else Path(path)
+        if found is not None and found.exists() and not (found.is_file() or found.is_dir()):
+            # SQLite would put its journal beside a device.
+            raise InputError(f"{self._name}: a store must be a regular file, not a pipe or a device; choose another")
         if not must_exist:
             self._open(self._name)
             return

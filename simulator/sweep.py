@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from .cases import Case, Finished
+from ..workloads.errors import InputError
+from .cases import MOST_CASES, Case, Finished
 from .crew import Crew, crew_of
 from .result import Result
 from .store import Store
@@ -28,8 +30,21 @@ class Outcome:
 
 
 def grid_points(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Return every combination of the values in ``grid``, the last name varying fastest."""
+    """Return every combination of the values in ``grid``, the last name varying fastest.
+
+    Raises InputError where they are more than can all be simulated.
+    """
+    check_count(math.prod(len(values) for values in grid.values()))
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+def check_count(count: int) -> None:
+    """Raise InputError for more cases than can all be simulated."""
+    if count > MOST_CASES:
+        raise InputError(
+            f"at most {MOST_CASES:,} cases can all be simulated, not {count:,}; give fewer values, or search among "
+            "them with explore --trials"
+        )
 
 
 def sweep(
@@ -43,13 +58,16 @@ def sweep(
 ) -> list[Outcome]:
     """Return the outcome of every case, in order; those that ``store`` has finished are not run again.
 
-    A case that fails is recorded with its error and does not stop the others. ``workers`` processes share the work
-    (1: none but this one), or those of the Dask cluster whose scheduler is at ``cluster``; or a ``crew`` that is there
-    already, and stays. ``progress`` is called with (done, all). An interrupt loses only what is being computed.
+    There may be a million of them. A case that fails is recorded with its error and does not stop the others.
+    ``workers`` processes share the work (1: none but this one), or those of the Dask cluster whose scheduler is at
+    ``cluster``; or a ``crew`` that is there already, and stays. ``progress`` is called with (done, all). An interrupt
+    loses only what is being computed.
     A script must ask for ``workers`` under ``if __name__ == "__main__":``, for each of them runs the script's file, as
     Python has it; where it does not, this raises InputError.
     """
-    cases = list(cases)
+    cases = list(itertools.islice(cases, MOST_CASES + 1))
+    if len(cases) > MOST_CASES:
+        raise InputError(f"at most {MOST_CASES:,} cases can all be simulated, and there are more; sweep a part of them")
     if cluster is not None:
         from .cluster import check_address
 

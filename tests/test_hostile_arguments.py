@@ -108,7 +108,7 @@ def test_a_queue_that_could_hold_more_than_any_memory_is_drawn(tmp_path):
 
 def test_a_share_or_threshold_that_is_no_number_is_refused():
     trace = trace_of(picture(2))
-    assert refused(lambda: shift_layers(trace, None)) == "--part must be above 0 and at most 1, not None"
+    assert refused(lambda: shift_layers(trace, None)) == "--shift must be above 0 and at most 1, not None"
     assert refused(lambda: Shares.of(1, ["1"], [1.0], 1.0)) == "--keep must be above 0 and at most 1, not '1'"
     assert refused(lambda: delta_layers(trace, b"1")) == "--threshold must be a number from 0, not b'1'"
     assert refused(lambda: delta_layers(trace, 10**400)).startswith("--threshold must be a number from 0, not 1000")

@@ -23,6 +23,7 @@ from gossamer.simulator.sweep import Case, sweep
 from gossamer.workloads import InputError, Layer, Trace, load_trace
 from gossamer.workloads.data.mnist import read_idx
 from gossamer.workloads.errors import shown
+from gossamer.workloads.files.container import read_container
 from gossamer.workloads.files.npy import read_npz
 from gossamer.workloads.patterns import Pattern
 from gossamer.workloads.points import voxelise
@@ -150,9 +151,9 @@ def test_a_container_may_hold_what_numpy_cannot(tmp_path):
     head = json.dumps({"w": {"dtype": "F32", "shape": [1] * 65, "data_offsets": [0, 4]}}).encode()
     path = tmp_path / "w.safetensors"
     path.write_bytes(len(head).to_bytes(8, "little") + head + bytes(4))
-    assert "tensor 'w' must be an array of numpy's, and maximum supported dimension" in refused(
-        lambda: load_trace(path)
-    )
+    told = refused(lambda: read_container(path))
+    assert "tensor 'w' must be an array of numpy's, and maximum supported dimension" in told
+    assert "every array must be a weight of 2 or 4 dimensions" in refused(lambda: load_trace(path))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 8000  # characters of a message, which may name all the layers of a network
+
 
 def shown(value: object) -> str:
     """Return ``value``, of whatever kind a file gave, as a message shows it: cut where it goes on and on."""
@@ -30,8 +32,11 @@ class InputError(ValueError):
     """What the user gave breaks a rule: the message names the place, the rule, the value met and what would do.
 
     The command line prints the message alone and leaves with status 2; anything else that escapes is a defect.
-    The message is one line, whatever a file has put into it: what cannot be printed stands there as Python writes it.
+    The message is one line, whatever a file has put into it: what cannot be printed stands there as Python writes it,
+    and what goes on and on, a name of a file's perhaps, is cut in the middle.
     """
 
     def __str__(self) -> str:
-        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in super().__str__())
+        text = super().__str__()
+        text = text if len(text) <= LONGEST else f"{text[: LONGEST - 1000]} ... {text[-900:]}"
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -47,15 +47,14 @@ def matching(names: list[str], known: Iterable[str], what: str) -> list[str]:
 
     Raises InputError for a pattern that nothing fits; ``what`` is the noun, as in trace.
     """
-    from fnmatch import fnmatchcase
-
     from ...workloads import InputError
+    from ...workloads.names import fits
 
     known, found = list(known), []
     for name in names:
         fitting = [name]
         if any(sign in name for sign in "*?[") and not Path(name).exists():
-            fitting = [each for each in known if fnmatchcase(each, name)]
+            fitting = [each for each in known if fits(each, name)]
             if not fitting:
                 raise InputError(
                     f"{name}: a pattern must fit a bundled {what}, and none does; see gossamer list {what}s"

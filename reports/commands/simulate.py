@@ -85,9 +85,9 @@ def simulate(
 
 def _by_layer(step: Callable[[int, int, str], None], trace: Trace, pattern: str | None) -> Callable[[str], None]:
     """Return what to call with the name of each layer that ``pattern`` chooses as it begins, to move a bar on."""
-    from fnmatch import fnmatchcase
+    from ...workloads.names import fits
 
-    count = sum(pattern is None or fnmatchcase(name, pattern) for name in trace.names)
+    count = sum(pattern is None or fits(name, pattern) for name in trace.names)
     begun = iter(range(count))
     return lambda name: step(next(begun), count, name)
 

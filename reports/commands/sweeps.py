@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -51,7 +52,7 @@ def sweep(
 
     from ...models import vary
     from ...simulator.store import Store
-    from ...simulator.sweep import Case, grid_points
+    from ...simulator.sweep import Case, check_count, grid_points
     from ...simulator.sweep import sweep as run_sweep
     from ..tables import csv_text, sweep_rows, sweep_table
 
@@ -62,6 +63,7 @@ def sweep(
     machine = machine_of(on, set_)
     values = settings(grid, parse_grid)
     _check_once(set_, values)
+    check_count(len(traces) * math.prod(map(len, values.values())))
     points = [(point, vary(machine, **point)) for point in grid_points(values)]
     read = trace_options.reader()
     cases = [

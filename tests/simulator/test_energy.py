@@ -218,7 +218,8 @@ def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError) as error:
         read_energy_table(tmp_path / "none.toml")
     reason = os.strerror(2)
-    assert str(error.value) == f"{tmp_path}/none.toml: an energy table must be readable, and {reason}; check the path"
+    rule = "an energy table must be a readable file"
+    assert str(error.value) == f"{tmp_path}/none.toml: {rule}, and {reason}; check the path"
 
 
 def test_broken_toml_and_broken_text_give_one_line(tmp_path):

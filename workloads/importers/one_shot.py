@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from math import prod
 
 import numpy as np
 
 from ..errors import InputError
 from ..files.numbers import read_only
+from ..names import fits
 from ..patterns import Pattern
 from ..pruning import Masks, balanced, magnitude, magnitude_global
 from ..pruning.structured import channels, equal_tiles, filled, n_of_m, tiles
@@ -62,7 +62,7 @@ class OneShot:
         """Return, of weights of these ``shapes`` by name, those that are not pruned, and why; see `masks`."""
         left: dict[str, str] = {}
         for pattern in exclude:
-            found = [name for name in shapes if fnmatchcase(name, pattern) or fnmatchcase(_layer(name), pattern)]
+            found = [name for name in shapes if fits(name, pattern) or fits(_layer(name), pattern)]
             if not found:
                 known = ", ".join(map(_layer, shapes)) or "none"
                 raise InputError(

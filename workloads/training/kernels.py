@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from ..errors import InputError
+from ..names import fits
 from ..networks.sparse_convolutional import SparseConv3d
 from .recipe import Recipe
 
@@ -42,7 +42,7 @@ def prunable(network: nn.Module, recipe: Recipe) -> list[str]:
             "the network must have a linear, convolution, attention or recurrent layer to be pruned, and has none"
         )
     for pattern in recipe.exclude:
-        gone = [name for name in names if fnmatchcase(layer_of(name), pattern)]
+        gone = [name for name in names if fits(layer_of(name), pattern)]
         if not gone:
             layers = ", ".join(dict.fromkeys(layer_of(name) for name in kernels(network)))
             raise InputError(
@@ -50,7 +50,7 @@ def prunable(network: nn.Module, recipe: Recipe) -> list[str]:
             )
     last = names[-1]
     kept_dense = recipe.strategy == "channel" or recipe.method == "slimming"  # the classes are no channels
-    names = [name for name in names if not any(fnmatchcase(layer_of(name), each) for each in recipe.exclude)]
+    names = [name for name in names if not any(fits(layer_of(name), each) for each in recipe.exclude)]
     if not recipe.prune_output or kept_dense:
         names = [name for name in names if name != last]
     if recipe.strategy in ("kernel", "pattern") or recipe.method == "slimming":  # those of convolutions alone

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from msgspec import Meta
 
 from ..data import DATA
 from ..errors import InputError, nearest, shown
+from ..files.settings import parse_toml, read_toml
 from ..networks import NETWORKS
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
@@ -310,12 +310,7 @@ def _find(name: str | Path) -> Path:
 
 def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     """Return the keys of the file, those of its base filled in; ``above`` are the files whose base it is."""
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: a recipe must be readable, and {error.strerror}; check the path") from None
-    except (ValueError, RecursionError) as error:  # not UTF-8, or not TOML
-        raise InputError(f"{path}: a recipe must be TOML, and {error}; correct the file") from None
+    values = read_toml(path, "a recipe")
     base = values.pop("base", None)
     if base is None:
         return values
@@ -326,8 +321,10 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     beside = path.parent / base
     try:
         found = beside if beside.is_file() else _find(base)
-    except (InputError, OSError) as error:
+    except InputError as error:
         raise InputError(f"{path}: base {error}") from None
+    except OSError as error:
+        raise InputError(f"{path}: base must be the name of a recipe, and: {error.strerror}; correct it") from None
     if found.resolve() in (*above, path.resolve()):
         raise InputError(f"{path}: base must lead to a recipe without one, and {base!r} leads back; break the circle")
     inherited = _read(found, (*above, path.resolve()))
@@ -354,7 +351,7 @@ def _checked(key: str, value: Any) -> Any:
     """Return ``value`` as the type of the field ``key``. Raises InputError."""
     hints = _hints()
     if key not in hints:
-        raise InputError(f"unknown key {key!r}{nearest(key, hints)}; known: {', '.join(hints)}")
+        raise InputError(f"unknown key {shown(key)}{nearest(key, hints)}; known: {', '.join(hints)}")
     try:
         made = msgspec.convert(value, hints[key])
     except (msgspec.ValidationError, UnicodeError):  # half of a character is no text
@@ -385,6 +382,6 @@ def _from_text(key: str, value: object) -> object:
     if not isinstance(value, str) or get_type_hints(Recipe).get(key) is str:
         return value
     try:
-        return tomllib.loads(f"value = {value}")["value"]
-    except (ValueError, RecursionError):
+        return parse_toml(f"value = {value}")["value"]
+    except ValueError:
         return value
