@@ -151,8 +151,8 @@ def test_buffers_and_slices_of_parameters_are_layers():
     fixed = drawn(8, 4, seed=2)
     net = net_of(lambda net, x: F.linear(x, net.w[:6]) @ net.w[:6] @ net.fixed, w=parameter(12, 8), fixed=fixed)
     _, layers, outputs = captured(net)
-    assert list(layers) == ["first", "w", "w [2]", "fixed"]
-    np.testing.assert_array_equal(layers["w [2]"].weight, layers["w"].weight.T)
+    assert list(layers) == ["first", "w", "w (2)", "fixed"]
+    np.testing.assert_array_equal(layers["w (2)"].weight, layers["w"].weight.T)
     np.testing.assert_allclose(product(layers["fixed"]), rows(outputs, -1), rtol=1e-4, atol=1e-4)
 
 

@@ -8,20 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
 import torch
 
+from ..pruning import Masks
 from .calls import Call, to_array
 
 aten = torch.ops.aten
 # By operation: which two arguments are multiplied.
 BATCHED = {aten.bmm: (0, 1), aten.baddbmm: (1, 2)}
-PLAIN = {aten.mm: (0, 1), aten.addmm: (1, 2), aten.mv: (0, 1), aten.addmv: (1, 2), aten.dot: (0, 1)}
+PLAIN = {
+    aten.mm: (0, 1), aten.addmm: (1, 2), aten.mv: (0, 1), aten.addmv: (1, 2), aten.dot: (0, 1),
+    aten._sparse_addmm: (1, 2), aten._sparse_mm_reduce_impl: (0, 1),
+}  # fmt: skip
 MULTIPLY = (
-    "_int_mm", "_scaled_mm", "_grouped_mm", "_weight_int8pack_mm", "_weight_int4pack_mm", "addbmm",
-    "quantized_lstm", "quantized_gru",
+    "_int_mm", "_trilinear", "_scaled_mm", "_grouped_mm", "_weight_int8pack_mm", "_weight_int4pack_mm", "addbmm",
+    "quantized_lstm", "quantized_gru", "hspmm", "sspaddmm", "sparse_sampled_addmm",
+    "mkldnn_linear", "mkldnn_convolution", "mkldnn_rnn_layer",
 )  # fmt: skip
 QUANTIZED = ("linear", "conv", "lstm", "gru", "rnn", "matmul")
 
@@ -30,26 +36,26 @@ QUANTIZED = ("linear", "conv", "lstm", "gru", "rnn", "matmul")
 class Applied:
     """What is applied while samples go through a network.
 
-    ``names``: the parameters and buffers by name. ``left``: by name, why an application is no layer. ``flipped``: the
-    parameters that are the weight of a layer as they are, and whether they lie as (in, out). ``taken``: parameters that
-    are in a layer, as its weight, as part of it or as its bias.
+    ``names``: the parameters and buffers by name, times their ``masks``. ``left``: by name, why an application is no
+    layer. ``flipped``: the parameters that are the weight of a layer as they are, and whether they lie as (in, out).
+    ``taken``: parameters that are in a layer, as its weight, as part of it or as its bias.
     """
 
     names: Mapping[str, torch.Tensor]
     batch: int
+    masks: Masks = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
     flipped: dict[str, bool] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
-    _weights: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
     def product(
         self, owner: str, weight: torch.Tensor, inputs: torch.Tensor, origins: frozenset[str], bias: torch.Tensor | None
     ) -> Call | None:
         """Return the layer that multiplies ``inputs``, (..., in), by ``weight``, (out, in); None where it is listed."""
-        if reason := _unfit(weight, inputs):
-            self._leave(owner, reason, origins)
+        if reason := unfit(weight, inputs):
+            self.leave(owner, reason, origins)
             return None
-        rows = to_array(inputs).reshape(-1, weight.shape[1])
+        rows = to_array(inputs).reshape(prod(inputs.shape[:-1]), weight.shape[1])
         spread = self.batch and len(rows) % self.batch == 0 and len(rows) > self.batch
         return self._call(
             owner, "linear", weight, rows.reshape(self.batch, -1, rows.shape[1]) if spread else rows, origins, bias
@@ -59,12 +65,12 @@ class Applied:
         """Return the layer of ``args``, those of aten.convolution; None where it is listed."""
         inputs, weight, bias, stride, padding, dilation, transposed, _, groups = args
         sides = weight.ndim - 2
-        if reason := _unfit(weight, inputs):
-            self._leave(owner, reason, origins)
+        if reason := unfit(weight, inputs):
+            self.leave(owner, reason, origins)
             return None
         if transposed or sides not in (1, 2):
             kind = "transposed convolution" if transposed else f"convolution of {sides} dimensions"
-            self._leave(owner, f"a {kind} by function", origins)
+            self.leave(owner, f"a {kind} by function", origins)
             return None
         pairs = {"stride": stride, "padding": padding, "dilation": dilation}
         pairs = {key: list(each) * (sides if len(each) == 1 else 1) for key, each in pairs.items()}
@@ -87,17 +93,18 @@ class Applied:
         name = func.overloadpacket.__name__
         quantized = func.namespace not in ("aten", "prim") and any(word in name for word in QUANTIZED)
         if name in MULTIPLY or (quantized and not name.endswith(("prepack", "unpack"))):
-            self._leave(owner, f"{func.namespace}::{name}", frozenset())
+            self.leave(owner, f"{func.namespace}::{name}", frozenset())
 
     def several(self, owner: str, origins: frozenset[str]) -> None:
         """List a batch of products with as many weights."""
-        self._leave(owner, "a batch of products, each with a weight of its own", origins)
+        self.leave(owner, "a batch of products, each with a weight of its own", origins)
 
     def computed(self, owner: str) -> None:
         """List a convolution whose kernel depends on the samples, or on what changes with them."""
-        self._leave(owner, "a convolution whose kernel is computed as the samples go through", frozenset())
+        self.leave(owner, "a convolution whose kernel is computed as the samples go through", frozenset())
 
-    def _leave(self, owner: str, reason: str, origins: frozenset[str]) -> None:
+    def leave(self, owner: str, reason: str, origins: frozenset[str]) -> None:
+        """List the parameter that most of a weight was made of, else the module ``owner``, with the ``reason``."""
         self.left[self._largest(origins) or owner or "network"] = reason
 
     def _call(
@@ -111,42 +118,51 @@ class Applied:
         **rest: Any,
     ) -> Call:
         name = self._largest(origins)
-        layer = name.removesuffix("weight").removesuffix(".") or name or (f"{owner}.{op}".removeprefix("."))
-        layer = {"": op, "weight": "linear" if op == "linear" else "conv"}.get(layer, layer)
-        array = to_array(weight[:, :, None] if rest.get("flat") else weight)
         lies = _lies(weight, self.names[name]) if name else None
-        if lies is not None:
-            self.flipped[name] = lies == "flipped"
-        self.taken |= origins | self._named(bias)
+        if lies is not None:  # a parameter that is applied either way lies as (out, in)
+            self.flipped[name] = lies == "flipped" and self.flipped.get(name, True)
+        self.taken |= origins
         return Call(
             owner=owner,
-            layer=self._unique(layer, array),
+            layer=name.removesuffix(".weight") or f"{owner}.{op}".removeprefix("."),
             op=op,
-            parameter="" if lies is None else name,
-            weight=array,
+            parameter=name,
+            weight=to_array(weight[:, :, None] if rest.get("flat") else weight),
             bias=None if bias is None else to_array(bias),
             inputs=inputs,
-            flipped=lies == "flipped",
             alone=True,
+            part=lies != "straight",
+            kept=None if lies == "straight" else self._kept(name, weight),
             **rest,
         )
 
+    def sources(self, tensor: torch.Tensor, origins: frozenset[str]) -> frozenset[str]:
+        """Return those of ``origins``, parameters in the array of ``tensor``, that it lies in: one may hold many."""
+        if len(origins) < 2:
+            return origins
+        return frozenset(name for name in origins if _begins_in(tensor, self.names[name])) or origins
+
     def _largest(self, origins: frozenset[str]) -> str:
-        """Return the parameter or buffer that most of a weight was computed from, "" where there is none."""
-        found = [name for name in origins if self.names[name].ndim > 1]
-        return max(found, key=lambda name: (self.names[name].numel(), name), default="")
+        """Return the parameter or buffer that most of a weight was computed from, "" where there is none.
 
-    def _named(self, bias: torch.Tensor | None) -> set[str]:
-        place = None if bias is None else place_of(bias)
-        return {name for name, each in self.names.items() if place_of(each) == place}
+        A vector is that of a weight that no matrix went into; a number is none.
+        """
+        found = [name for name in origins if self.names[name].ndim]
+        return max(found, key=lambda name: (self.names[name].ndim > 1, self.names[name].numel(), name), default="")
 
-    def _unique(self, name: str, weight: np.ndarray) -> str:
-        """Return ``name``, with a number where another weight has it: what is computed or cut out has none itself."""
-        known = self._weights.setdefault(name, [])
-        number = next((i for i, each in enumerate(known) if np.array_equal(each, weight)), len(known))
-        if number == len(known):
-            known.append(weight)
-        return f"{name} [{number + 1}]" if number else name
+    def _kept(self, name: str, weight: torch.Tensor) -> np.ndarray | None:
+        """Return which places of ``weight``, made of the parameter ``name``, its mask left; None where it lost none."""
+        mask = self.masks.get(name)
+        if mask is None:
+            return None
+        whole = self.names[name]
+        if place_of(weight) == place_of(whole):
+            kept = torch.empty_strided(whole.shape, whole.stride(), dtype=torch.bool).copy_(torch.from_numpy(mask))
+            first = weight.storage_offset() - whole.storage_offset()
+            found: np.ndarray = kept.as_strided(weight.shape, weight.stride(), first).numpy().copy()
+            return found
+        found = to_array(weight) != 0
+        return found if found.mean() <= mask.mean() else None  # a kernel that is centred, say, is dense again
 
 
 def sole(weight: torch.Tensor) -> torch.Tensor | None:
@@ -154,10 +170,12 @@ def sole(weight: torch.Tensor) -> torch.Tensor | None:
     return weight[0] if len(weight) == 1 or (len(weight) and weight.stride(0) == 0) else None
 
 
-def _unfit(weight: torch.Tensor, inputs: torch.Tensor) -> str:
-    for each in (weight, inputs):
-        if each.layout != torch.strided:
-            return f"a product with a tensor of layout {str(each.layout).removeprefix('torch.')}"
+def unfit(*operands: torch.Tensor) -> str:
+    """Return why a product of these is none that a layer can hold, "" where it is."""
+    for each in operands:
+        if each.layout != torch.strided or each.is_nested:
+            kind = "nested" if each.is_nested else str(each.layout).removeprefix("torch.")
+            return f"a product with a tensor of layout {kind}"
         if not each.is_floating_point():
             return f"a product of {str(each.dtype).removeprefix('torch.')}"
     return ""
@@ -173,6 +191,24 @@ def _lies(weight: torch.Tensor, whole: torch.Tensor) -> str | None:
     return "flipped" if turned else None
 
 
+def _begins_in(tensor: torch.Tensor, whole: torch.Tensor) -> bool:
+    """Tell whether ``tensor``, in the same array as ``whole``, begins where numbers of that lie."""
+    if storage_of(tensor) is None:
+        return True
+    span = sum((side - 1) * step for side, step in zip(whole.shape, whole.stride(), strict=True))
+    return 0 <= tensor.storage_offset() - whole.storage_offset() <= span
+
+
 def place_of(tensor: torch.Tensor) -> int:
-    """Return where the numbers of ``tensor`` lie: views of one array share it."""
-    return tensor.untyped_storage().data_ptr()
+    """Return where the numbers of ``tensor`` lie: views of one array share it. One that has no array is a place."""
+    storage = storage_of(tensor)
+    return -id(tensor) if storage is None else storage.data_ptr()
+
+
+def storage_of(tensor: torch.Tensor) -> torch.UntypedStorage | None:
+    """Return the array of ``tensor``, None where it has none: it is sparse, opaque, without elements or a wrapper."""
+    try:
+        storage = tensor.untyped_storage()
+        return storage if storage.data_ptr() else None
+    except (NotImplementedError, RuntimeError):
+        return None

@@ -22,8 +22,9 @@ CELLS = (nn.LSTMCell, nn.GRUCell, nn.RNNCell)
 class Call:
     """A matrix or kernel, and the inputs of one use: what becomes a layer of a trace.
 
-    ``owner``: the module's name. ``parameter``: the name of the weight, of which ``rows`` are these, "" for one that is
-    computed; ``flipped``: it is held as (in, out). ``alone``: the network applies it without its layer's module.
+    ``owner``: the module's name. ``parameter``: the name of the weight, of which ``rows`` are these, "" for one made of
+    no parameter. ``alone``: the network applies it without its layer's module. ``part``: the weight is cut out of its
+    parameter, turned or computed; ``kept``: which of its places a mask of the parameter left, where one did.
     ``flat``: a one-dimensional convolution, given a height of 1. ``points``: of a sparse convolution, the layer's
     coordinates; such a call is a layer by itself.
     """
@@ -37,8 +38,9 @@ class Call:
     inputs: np.ndarray
     rows: slice = field(default_factory=lambda: slice(None))
     flat: bool = False
-    flipped: bool = False
     alone: bool = False
+    part: bool = False
+    kept: np.ndarray | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
     points: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -54,6 +56,11 @@ def calls_of(name: str, module: nn.Module, arguments: tuple[Any, ...], keywords:
     """
     if any(parameter.is_complex() for parameter in module.parameters()):
         raise NotSimulatedError(f"{type(module).__name__} of complex numbers")
+    if any(0 in parameter.shape for parameter in module.parameters()):
+        raise NotSimulatedError(f"{type(module).__name__} without weights")
+    given = [each for each in (*arguments, *keywords.values()) if isinstance(each, torch.Tensor)]
+    if any(torch._C._functorch.is_batchedtensor(each) for each in given):
+        raise NotSimulatedError(f"{type(module).__name__} inside of vmap")
     if isinstance(module, nn.MultiheadAttention):
         return list(_attention(name, module, arguments, keywords))
     if isinstance(module, RECURRENT):

@@ -20,10 +20,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -40,6 +39,7 @@ from .fold import Folds, folded
 from .packed import unpacked
 from .products import Products
 from .shared_maps import built_once
+from .uses import IDLE, fed, grouped, layer_of
 
 ADDED = ("_k", "_v")  # bias_k and bias_v of an attention: one more key and value, multiplied with nothing
 EXPECTED = (RuntimeError, ValueError, TypeError, IndexError)  # whose texts say what kind they are
@@ -92,13 +92,16 @@ def capture_all(
     patterns: Mapping[str, Pattern] | None = None,
     products: bool = False,
     fold_batch_norm: bool = False,
+    keywords: Mapping[str, torch.Tensor] | None = None,
 ) -> Captured:
     """Return the layers of ``module`` in the order of first use, its outputs, and what is not simulated.
 
-    ``samples``: one batch, or a tuple of them where the network takes several arguments. The network is run in
+    ``samples``: one batch, or a tuple of them where the network takes several arguments; ``keywords``: those that it
+    takes by name. The network is run in
     evaluation mode with the weights multiplied by ``masks``, and is left as it was. ``masks`` and ``patterns`` are by
     parameter name; without a pattern a masked parameter is unstructured and any other one dense. Zeros stay zeros, and
-    negative zeros become them. A layer fed with inputs of several sizes is one layer a size: ``head``, ``head (2)``.
+    negative zeros become them. A layer fed with inputs of several sizes is one layer a size: ``head``, ``head (2)``;
+    so are uses of a weight that differ in its numbers, as a slice does, in the bias or in the stride; see `grouped`.
     A sparse convolution, where all clouds of a batch share a space, is one layer a use.
     Input channels that groups of an N:M pattern do not tile are lengthened by zeros. Weights that torch keeps in its
     semi-structured form are taken out of it, and are 2:4. ``products``: keep the products of activations too, layers of
@@ -118,35 +121,32 @@ def capture_all(
     }
     calls: list[Call] = []
     arguments = samples if type(samples) is tuple else (samples,)  # a packed sequence is a tuple by kind
+    given = [*arguments, *(keywords or {}).values()]
     seer = None
     if products:
-        batch = len(arguments[0]) if getattr(arguments[0], "ndim", 0) else 1
+        first: Any = given[0] if given else None
+        batch = len(first) if getattr(first, "ndim", 0) else 1
         named = dict(module.named_buffers()) | parameters
-        seer = Products({name: masked.get(name, tensor) for name, tensor in named.items()}, batch, calls)
+        seer = Products({name: masked.get(name, tensor) for name, tensor in named.items()}, batch, calls, masks)
     folds = Folds() if fold_batch_norm else None
     refused: dict[str, str] = {}
     with torch.no_grad(), _watched(module, calls, refused, seer, folds):
         try:
-            outputs = torch.func.functional_call(module, masked, arguments)
+            outputs = torch.func.functional_call(module, masked, arguments, dict(keywords or {}))
         except InputError:
             raise
         except Exception as error:  # of the network's own code, whatever it met
-            shapes = ", ".join(str(tuple(getattr(value, "shape", ()))) for value in arguments)
+            shapes = ", ".join(str(tuple(getattr(value, "shape", ()))) for value in given)
             raise InputError(f"the network must take samples of shape {shapes}, and does not: {told(error)}") from error
     affines = {} if folds is None else folds.found(outputs)
-    calls = [folded(call, affines) for call in calls]
+    calls, idle = fed(folded(call, affines) for call in calls)
+    used = {call.owner for call in calls if call.op not in UNTRAINED and not call.alone}
+    active = {owner or type(module).__name__.lower() for owner in used} | {call.layer for call in calls}
+    refused = idle | {name: why for name, why in refused.items() if why is not IDLE or name not in active}
     names = _parameter_names(module)
-    groups: dict[tuple[Any, ...], list[Call]] = {}
-    for i, call in enumerate(built_once(calls)):
-        sizes = call.inputs.shape[1:] + (call.weight.shape[1:] if call.op == "matmul" else ())
-        groups.setdefault((call.layer, call.op, sizes, i if call.points else None), []).append(call)
-    seen: dict[str, int] = {}
     layers, uses, padded, norms, alone = [], {}, {}, {}, set[str]()
-    for (name, *_), group in groups.items():
-        seen[name] = seen.get(name, 0) + 1
-        if seen[name] > 1:
-            group = [replace(call, layer=f"{name} ({seen[name]})") for call in group]
-        layers.append(_layer(group, names, masks, patterns))
+    for group in grouped(built_once(calls), names):
+        layers.append(layer_of(group, names, masks, patterns))
         alone |= {layers[-1].name} if all(call.alone for call in group) else set()
         if layers[-1].op not in UNTRAINED and layers[-1].shape[1] > group[0].weight.shape[1]:
             padded[layers[-1].name] = f"input channels from {group[0].weight.shape[1]} to {layers[-1].shape[1]}"
@@ -164,7 +164,6 @@ def capture_all(
         known = ", ".join(kind.__name__ for kind in SIMULATED)
         raise InputError(f"the network must use at least one of {known}, and has {met}; use one of them")
     held = set() if applied is None else applied.taken
-    used = {call.owner for call in calls if call.op not in UNTRAINED and not call.alone}
     gone = set() if folds is None else folds.gone(affines)
     missing = _not_simulated(module, used, held, products)
     refused = {name: why for name, why in refused.items() if name.rpartition(".")[0] not in missing}
@@ -173,7 +172,7 @@ def capture_all(
     return Captured(layers, outputs, missing, uses, padded, norms, flipped, frozenset(alone))
 
 
-def told(error: Exception) -> str:
+def told(error: BaseException) -> str:
     """Return what ``error``, of somebody's own code, says in one line, and of which kind it is where it does not."""
     if isinstance(error, EXPECTED) and str(error):
         return one_line(error)
@@ -208,7 +207,7 @@ def _watched(
         if _is_simulated(part):
             handles.append(part.register_forward_hook(_watch(name, calls, refused, products), with_kwargs=True))
         if products is not None:
-            handles.append(part.register_forward_hook(_leaving(products)))
+            handles.append(part.register_forward_hook(_leaving(name, products), always_call=True))
     if folds is not None:
         handles += folds.watch(module, _is_simulated)
     module.eval()
@@ -233,8 +232,8 @@ def _entering(name: str, layer: bool, products: Products) -> Callable[..., None]
     return lambda module, arguments: None if products.paused else products.enter(name, layer)
 
 
-def _leaving(products: Products) -> Callable[..., None]:
-    return lambda module, arguments, output: None if products.paused else products.leave()
+def _leaving(name: str, products: Products) -> Callable[..., None]:
+    return lambda module, arguments, output: None if products.paused else products.leave(name)
 
 
 def _watch(name: str, calls: list[Call], refused: dict[str, str], products: Products | None) -> Callable[..., None]:
@@ -243,6 +242,10 @@ def _watch(name: str, calls: list[Call], refused: dict[str, str], products: Prod
     def hook(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
         nonlocal busy
         if busy:  # calls_of runs the module again
+            return
+        first = arguments[0] if arguments else next(iter(keywords.values()), None)
+        if isinstance(first, torch.Tensor) and not first.numel():
+            refused.setdefault(name or type(module).__name__.lower(), IDLE)
             return
         busy = True
         if products is not None:
@@ -274,73 +277,6 @@ def _parameter_names(module: nn.Module) -> dict[str, str]:
         name: first.setdefault(id(parameter), name)
         for name, parameter in module.named_parameters(remove_duplicate=False)
     }
-
-
-def _layer(calls: list[Call], names: dict[str, str], masks: Masks, patterns: Mapping[str, Pattern]) -> Layer:
-    """Return the layer of calls that share a weight and the size of a sample."""
-    call = calls[0]
-    if call.op in UNTRAINED:
-        return Layer(
-            name=call.layer,
-            op=call.op,
-            inputs=np.concatenate([each.inputs for each in calls]),
-            weight=np.concatenate([each.weight for each in calls]),
-            pattern=Pattern(kind="dense"),
-            attributes={"samples": sum(each.attributes["samples"] for each in calls)},
-        )
-    name = names.get(call.parameter, call.parameter)
-    mask, pattern = masks.get(name), patterns.get(name)
-    weight, inputs = call.weight, np.concatenate([each.inputs for each in calls])
-    missing = 0 if pattern is None else _missing(call, pattern)
-    if mask is not None:
-        if pattern is not None and not missing:
-            pattern = _of_part(pattern, mask.T) if call.flipped else pattern
-            pattern.check(mask.T if call.flipped else mask, f"parameter {name}")
-        mask = (mask.T if call.flipped else mask[call.rows]).reshape(weight.shape)
-        weight = np.where(mask, weight, np.float32(0))  # +0, which a product with the mask would not always be
-    if pattern is None:
-        pattern = Pattern(kind="dense" if mask is None else "unstructured")
-    elif call.rows != slice(None) and pattern.kind in ("balanced", "block"):
-        pattern = _of_part(pattern, weight if mask is None else mask)
-    elif call.op == "conv2d" and call.flat and pattern.axis == 2:
-        pattern = replace(pattern, axis=3)  # the kernel of a one-dimensional convolution lies behind its height
-    if missing:
-        weight, mask = _padded(weight, 1, missing), None if mask is None else _padded(mask, 1, missing)
-        inputs = _padded(inputs, 1 if call.op == "conv2d" else -1, missing)
-    return Layer(
-        name=call.layer,
-        op=call.op,
-        inputs=inputs,
-        weight=weight,
-        bias=call.bias,
-        mask=mask,
-        pattern=pattern,
-        attributes=call.attributes,
-        **call.points,
-    )
-
-
-def _missing(call: Call, pattern: Pattern) -> int:
-    """Return by how many input channels, weights and activations of 0, groups of N:M are made whole."""
-    if pattern.m is None or pattern.axis != 1 or call.attributes.get("groups", 1) > 1:
-        return 0
-    return -int(call.weight.shape[1]) % pattern.m
-
-
-def _padded(array: np.ndarray, axis: int, missing: int) -> np.ndarray:
-    """Return the array with so many zeros behind its ``axis``."""
-    sides = [(0, 0)] * array.ndim
-    sides[axis] = (0, missing)
-    return np.pad(array, sides)
-
-
-def _of_part(pattern: Pattern, kept: np.ndarray) -> Pattern:
-    """Return the pattern where rows cut out of its array still keep it: tiles and shares may straddle the cut."""
-    try:
-        pattern.check(kept, "part")
-    except InputError:
-        return Pattern(kind="unstructured")
-    return pattern
 
 
 def _not_simulated(module: nn.Module, used: set[str], held: set[str], products: bool) -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ class Folds:
 
     made: list[_Made] = field(default_factory=list)
     fed: dict[str, list[str]] = field(default_factory=dict)  # by batch norm, the layer behind each call; "" for none
-    _norm: bool = False  # a batch norm is at work on what a layer gave
+    _taken: list[_Made] = field(default_factory=list)  # what the batch norm at work takes
 
     def __post_init__(self) -> None:
         self.mode = _Uses(self._used)
@@ -66,7 +67,7 @@ class Folds:
                 handles.append(part.register_forward_hook(self._layer(name)))
             elif isinstance(part, _BatchNorm) and type(part).forward is _BatchNorm.forward:
                 handles.append(part.register_forward_pre_hook(self._before(name), with_kwargs=True))
-                handles.append(part.register_forward_hook(self._after))
+                handles.append(part.register_forward_hook(self._after, always_call=True))
         return handles
 
     def found(self, outputs: Any) -> dict[str, Affine]:
@@ -74,7 +75,7 @@ class Folds:
 
         A layer that is called more than once must feed the same one each time.
         """
-        self._used(tree_leaves(outputs))
+        self._used(_tensors_in(outputs))
         affine: dict[str, Affine] = {}
         refused = set()
         for made in self.made:
@@ -88,6 +89,8 @@ class Folds:
 
     def _layer(self, name: str) -> Callable[..., None]:
         def hook(module: Any, given: Any, output: torch.Tensor) -> None:
+            if not output.numel():  # an expert that got no sample
+                return
             dims = 2 if isinstance(module, ROWS_LAST) else module.weight.ndim
             by_channel = output.ndim == dims  # else axis 1, which a batch norm goes by, is not that of the rows
             self.made.append(_Made(name, output, shared=not by_channel))
@@ -99,6 +102,8 @@ class Folds:
             fed: Any = given[0] if given else keywords.get("input")
             assert isinstance(module, _BatchNorm)
             sources = self.fed.setdefault(name, [])
+            if not fed.numel():
+                return
             for made in self._of(fed):
                 layer = made.output
                 whole = (layer.shape, layer.stride(), layer.storage_offset()) == (
@@ -108,18 +113,22 @@ class Folds:
                 if affine is None or made.taken is not None:
                     made.shared = True
                     continue
-                made.taken, self._norm = affine, True
+                made.taken = affine
+                self._taken.append(made)
                 sources.append(made.owner)
-            if not self._norm:
+            if not self._taken:
                 sources.append("")
 
         return hook
 
     def _after(self, module: nn.Module, given: Any, output: Any) -> None:
-        self._norm = False
+        if output is None:  # an exception, which the network may catch
+            for made in self._taken:
+                made.shared = True
+        self._taken = []
 
     def _used(self, tensors: Iterable[Any]) -> None:
-        if not self._norm:
+        if not self._taken:
             for tensor in tensors:
                 for made in self._of(tensor):
                     made.shared = True
@@ -159,8 +168,28 @@ def _exact(tensor: torch.Tensor) -> np.ndarray:
     return array
 
 
+def _tensors_in(outputs: Any) -> list[torch.Tensor]:
+    """Return the tensors in what a network returned: in containers and in objects of classes of somebody's own too."""
+    found: list[torch.Tensor] = []
+    seen: dict[int, Any] = {}  # held, so that no other object has its id
+    left = [outputs]
+    while left:
+        each = left.pop()
+        if id(each) in seen or isinstance(each, nn.Module | type | ModuleType):
+            continue
+        seen[id(each)] = each
+        if isinstance(each, torch.Tensor):
+            found.append(each)
+            continue
+        left += each.values() if isinstance(each, Mapping) else each if isinstance(each, list | tuple | set) else ()
+        left += vars(each).values() if hasattr(each, "__dict__") else ()
+    return found
+
+
 class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Tells ``used`` the tensors of every operation, before it is done."""
+
+    supports_higher_order_operators = True
 
     def __init__(self, used: Callable[[Iterable[Any]], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
