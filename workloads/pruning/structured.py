@@ -15,6 +15,8 @@ from ..blocks import row_blocks
 from ..errors import InputError
 from .unstructured import Masks, check_weight, kept_count, largest, magnitudes
 
+SMALL = 16  # weights of a group of which comparing each with each costs less than sorting
+
 
 def n_of_m(weight: np.ndarray, mask: np.ndarray, n: int, m: int, axis: int = 1, *, pad: bool = False) -> np.ndarray:
     """Return the mask of the ``n`` largest of every ``m`` consecutive weights along ``axis``; any shape.
@@ -42,10 +44,23 @@ def _n_of_m(weight: np.ndarray, mask: np.ndarray, n: int, m: int, axis: int) -> 
     for part, group in ((slice(0, whole), m), (slice(whole, side), side % m)):
         groups = values[..., part].reshape(-1, max(group, 1))
         if groups.size:
-            found = largest(groups, np.full(len(groups), -(-group * n // m)))
-            kept[..., part] = found.reshape(values[..., part].shape)
+            kept[..., part] = _largest_of_group(groups, -(-group * n // m)).reshape(values[..., part].shape)
     kept_groups: np.ndarray = np.logical_and(np.moveaxis(kept, -1, axis), mask)
     return kept_groups
+
+
+def _largest_of_group(groups: np.ndarray, count: int) -> np.ndarray:
+    """Return which of ``groups`` (groups, m) are the ``count`` largest of theirs, ties to the lower index."""
+    if groups.shape[1] > SMALL:
+        return largest(groups, np.full(len(groups), count))
+    lanes = np.ascontiguousarray(groups.T)
+    ahead = np.zeros(lanes.shape, np.uint8)  # how many of its group come before each
+    for later in range(1, len(lanes)):
+        for earlier in range(later):
+            larger = lanes[later] > lanes[earlier]
+            ahead[earlier] += larger
+            ahead[later] += ~larger
+    return np.asarray((ahead < count).T)
 
 
 def check_groups(shape: tuple[int, ...], n: int, m: int, axis: int, *, pad: bool) -> None:

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +27,19 @@ def full(weight):
 def test_the_two_largest_of_every_four_are_kept_and_ties_go_to_the_lower_index():
     weight = np.array([[1.0, -4.0, 3.0, 2.0, 5.0, 5.0, 5.0, 0.0]])
     assert n_of_m(weight, full(weight), 2, 4).astype(int).tolist() == [[0, 1, 1, 0, 1, 1, 0, 0]]
+
+
+@settings(deadline=None)
+@given(shapes, seeds, st.integers(1, 20), st.integers(1, 20), st.booleans())
+def test_comparing_each_with_each_keeps_what_sorting_keeps(shape, seed, n, m, ties):
+    n, m = min(n, m), max(n, m)
+    weight = drawn(shape, seed)
+    weight = np.round(weight) if ties else weight
+    mask = np.random.default_rng(seed).random(shape) < 0.7
+    kept = n_of_m(weight, mask, n, m, pad=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gossamer.workloads.pruning.structured.SMALL", 0)
+        assert np.array_equal(n_of_m(weight, mask, n, m, pad=True), kept)
 
 
 def test_groups_of_a_convolution_lie_along_its_input_channels():
