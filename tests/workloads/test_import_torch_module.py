@@ -85,6 +85,49 @@ def test_weights_that_are_computed_are_taken_as_they_are_computed():
     assert [layer.pattern for layer in trace.layers] == [TWO_OF_FOUR] * 3
 
 
+@pytest.mark.filterwarnings("ignore:.*(weight|spectral)_norm.*:FutureWarning")
+@pytest.mark.parametrize("rule", [None, "2:4"])
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(
+    "norm",
+    [
+        parametrizations.spectral_norm,
+        parametrizations.weight_norm,
+        torch.nn.utils.spectral_norm,
+        torch.nn.utils.weight_norm,
+    ],
+)
+def test_norms_of_weights_are_those_of_evaluation_in_any_layer(norm, training, rule):
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.steps, self.last = nn.Linear(8, 8), nn.LSTM(8, 8, batch_first=True), nn.Linear(8, 4)
+
+        def forward(self, x):
+            return self.last(self.steps(self.first(x))[0])
+
+    net = seeded(Recurrent)
+    norm(net.first)
+    norm(net.steps, "weight_hh_l0")
+    steps = torch.from_numpy(X)[None]
+    net(steps)  # with a gradient, which copies refuse
+    net.eval()
+    seen = []
+    handle = net.last.register_forward_hook(lambda module, given, output: seen.append(given[0].detach()))
+    net(steps)
+    handle.remove()
+    weights = [net.first.weight.detach().clone(), net.steps.weight_hh_l0.detach().clone()]
+    trace = trace_of_module(net.train(training), X[None], prune=rule)
+    layers = {layer.name: layer for layer in trace.layers}
+    assert list(layers) == ["first", "steps.ih_l0", "steps.hh_l0", "last"]
+    for layer, weight in zip((layers["first"], layers["steps.hh_l0"]), weights, strict=True):
+        kept = True if rule is None else layer.mask
+        np.testing.assert_allclose(layer.weight, np.where(kept, weight, 0), rtol=1e-6)
+        assert layer.pattern.kind == ("dense" if rule is None else "n:m")
+    if rule is None:
+        np.testing.assert_allclose(layers["last"].inputs, seen[0], rtol=1e-5, atol=1e-6)
+
+
 def test_a_module_with_nothing_to_take_out_is_not_copied():
     net = chain()
     assert baked(net)[0] is net
@@ -170,7 +213,8 @@ def test_samples_are_matched_to_the_arguments_by_name_or_order():
     with pytest.raises(InputError) as error:
         trace_of_module(net, {"ids": TOKENS})
     assert str(error.value) == (
-        "samples must be named as forward's arguments, tokens, mask, scale: missing a required argument: 'tokens'"
+        "samples must be named as forward's arguments, tokens, mask, scale: there is no argument ids; rename them, or "
+        "leave them out of the file"
     )
 
 
@@ -213,6 +257,10 @@ number = 3
 
 def fails():
     return 3
+
+def later():
+    from parts_of_the_net import Part
+    return Part(8, 4)
 """
 
 
@@ -220,17 +268,21 @@ def fails():
 def factory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "somebodys_net.py").write_text(FACTORY)
+    (tmp_path / "parts_of_the_net.py").write_text("from torch.nn import Linear as Part\n")
+    (tmp_path / "old_net.py").write_text("import torch\n\ntorch.no_such_thing\n")
     np.save("x.npy", X)
     yield "somebodys_net"
     import sys
 
-    sys.modules.pop("somebodys_net", None)
+    for name in ("somebodys_net", "parts_of_the_net"):
+        sys.modules.pop(name, None)
 
 
 def test_a_factory_is_imported_from_where_one_is(factory):
     import sys
 
     before = list(sys.path)
+    assert isinstance(load_factory(f"{factory}:later"), nn.Linear)  # which imports from there when it is called
     for attribute in ("build", "Nets.small", "ready"):
         assert isinstance(load_factory(f"{factory}:{attribute}"), nn.Sequential)
     assert sys.path == before
@@ -246,6 +298,11 @@ def test_a_factory_is_imported_from_where_one_is(factory):
             "no_such_net:build",
             {"inputs": "x.npy"},
             "the module must be importable from here, and is not: No module named",
+        ),
+        (
+            "old_net:build",
+            {"inputs": "x.npy"},
+            "the module must be importable from here, and is not: AttributeError module 'torch' has no attribute",
         ),
         ("somebodys_net:nope", {"inputs": "x.npy"}, "the module must have the function, and has not: module"),
         ("somebodys_net:fails", {"inputs": "x.npy"}, "the function must return a torch.nn.Module, not int"),

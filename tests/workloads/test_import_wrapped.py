@@ -38,6 +38,39 @@ def test_what_is_compiled_or_parallel_has_the_names_of_the_network():
     assert inner[0] is wrapped and in_place._compiled_call_impl is not None
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_functions_that_are_compiled_run_as_they_are_written():
+    class Compiled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 4)
+            self.act = torch.compile(lambda x: self.first(x).relu(), fullgraph=True)
+
+        def forward(self, x):
+            return self.second(self.act(x))
+
+    net = seeded(Compiled)
+    trace = trace_of_module(net, X, prune="2:4")
+    assert [layer.name for layer in trace.layers] == ["first", "second"]
+    assert (trace.layers[1].inputs >= 0).all()
+
+
+def test_operators_that_take_functions_are_listed_and_the_layers_in_them_are_there():
+    class Branched(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x):
+            from torch._higher_order_ops.cond import cond_op
+
+            return cond_op(torch.tensor(True), lambda x: self.first(x), lambda x: self.second(x), (x,))
+
+    trace = trace_of_module(seeded(Branched), X)
+    assert [layer.name for layer in trace.layers] == ["first"]
+    assert trace.provenance["not_simulated"] == {"second": "Linear, not used", "network": "operations inside of cond"}
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.parametrize(
     ("make", "told"),
@@ -86,12 +119,21 @@ def test_whatever_the_network_itself_raises_is_told_in_one_line(error, why):
     assert str(told.value) == f"the network must take samples of shape (3, 8), and does not: {why}"
 
 
+def test_a_network_that_exits_is_refused():
+    with pytest.raises(InputError) as told:
+        trace_of_module(Failing(SystemExit("done")), X)
+    assert str(told.value) == "the network must take samples, and exits: SystemExit done"
+
+
 def test_whatever_the_function_raises_is_told_in_one_line(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "failing_net.py").write_text("def build(path):\n    pass\n\ndef load():\n    open('weights.pt')\n")
+    with (tmp_path / "failing_net.py").open("a") as file:
+        file.write("\ndef leave():\n    raise SystemExit('done')\n")
+    (tmp_path / "program_net.py").write_text("import sys\n\nsys.exit(0)\n")
     (tmp_path / "broken_net.py").write_text("def build(:\n")
     told = {}
-    for text in ("failing_net:build", "failing_net:load", "broken_net:build"):
+    for text in ("failing_net:build", "failing_net:load", "failing_net:leave", "broken_net:build", "program_net:build"):
         with pytest.raises(InputError) as refused:
             load_factory(text)
         told[text] = str(refused.value)
@@ -103,6 +145,13 @@ def test_whatever_the_function_raises_is_told_in_one_line(tmp_path, monkeypatch)
     assert told["failing_net:load"] == (
         "failing_net:load: the function must make a module without arguments, and fails: FileNotFoundError [Errno 2] "
         "No such file or directory: 'weights.pt'"
+    )
+    assert told["program_net:build"] == (
+        "program_net:build: the module must be importable from here, and exits (0); put what it runs as a program "
+        "under if __name__ == '__main__'"
+    )
+    assert told["failing_net:leave"] == (
+        "failing_net:leave: the function must make a module without arguments, and fails: SystemExit done"
     )
     assert told["broken_net:build"].startswith(
         "broken_net:build: the module must be importable from here, and is not: SyntaxError invalid syntax"

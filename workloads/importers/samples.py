@@ -17,7 +17,7 @@ ONE = ""  # the name of the array of an .npy
 def read_samples(path: Path) -> dict[str, np.ndarray]:
     """Return the arrays in ``path`` by the name of the model's input they are for; one without a name in an .npy.
 
-    Raises InputError.
+    In this machine's order of bytes. Raises InputError.
     """
     match path.suffix.lower():
         case ".npy":
@@ -37,4 +37,10 @@ def read_samples(path: Path) -> dict[str, np.ndarray]:
         if array.dtype.kind not in "biuf" or (array.dtype.kind == "f" and not np.isfinite(array).all()):
             where = f"array {name!r}" if name else "the array"
             raise InputError(f"{path}: {where} must hold finite numbers, and its dtype is {array.dtype}; mend it")
-    return found
+    return {name: _native(array) for name, array in found.items()}
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """Return ``array`` in this machine's order of bytes, no number wider than float64: what torch takes."""
+    kind = np.dtype(np.float64) if array.dtype.kind == "f" and array.dtype.itemsize > 8 else array.dtype
+    return array.astype(kind.newbyteorder("="), copy=False)

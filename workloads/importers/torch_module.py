@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import copy
 import importlib
-import inspect
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, cast
 
@@ -24,17 +24,19 @@ from ..errors import InputError
 from ..files.container import one_line
 from ..pruning import Masks
 from ..trace import Trace
+from ..training.calls import CELLS, KERNELS, RECURRENT
 from ..training.capture import EMBEDDINGS, Captured, capture_all, told
 from ..training.loop import deterministic
 from ..training.packed import unpacked
+from .arguments import arguments_of
 from .masks import ASP_MASK, pattern_of
 from .one_shot import held, parse_one_shot, pruned_name
-from .samples import ONE
+from .restored import as_it_was, tensors_of
 from .wrapped import check_whole, plain_inside, unwrapped
 
 FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
-OWNERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
-POSITIONAL = re.compile(r"arr_\d+")  # the names that np.savez gives to arrays without one
+OWNERS = (*KERNELS, nn.MultiheadAttention, *RECURRENT, *CELLS)
+WEIGHT = re.compile(r"weight|(in|q|k|v)_proj_weight|weight_(ih|hh|hr)(_l\d+(_reverse)?)?")  # what these call theirs
 
 
 def trace_of_module(
@@ -49,7 +51,8 @@ def trace_of_module(
 ) -> Trace:
     """Return the trace of ``module`` with what ``samples`` give each of its layers; the module is left as it was.
 
-    ``samples``: one array; several in the order of forward's arguments; or by the names of these. ``prune``: a rule as
+    ``samples``: one array; several in the order of forward's arguments; or by the names of these, see `arguments_of`.
+    ``prune``: a rule as
     in `parse_one_shot`, applied before the samples go through, but not to the layers that ``exclude`` names. What wraps
     a network to compile it or to run it on several devices is taken off. Masks of
     torch.nn.utils.prune, of parametrizations and of ASP are found; weights that parametrizations make are taken as
@@ -57,8 +60,12 @@ def trace_of_module(
     ``not_pruned``, and ``pruned``. Raises InputError.
     """
     module = unwrapped(module)
-    with plain_inside(module):
-        return _trace(module, samples, name or type(module).__name__, prune, list(exclude), products, fold_batch_norm)
+    name = name or type(module).__name__
+    try:
+        with as_it_was(module), plain_inside(module):
+            return _trace(module, samples, name, prune, list(exclude), products, fold_batch_norm)
+    except SystemExit as error:
+        raise InputError(f"the network must take samples, and exits: {told(error)}") from None
 
 
 def _trace(
@@ -81,7 +88,7 @@ def _trace(
         turned = _applied(plain, samples, masks)  # those that lie as (in, out) are pruned as layers hold them
         parameters: dict[str, torch.Tensor] = dict(plain.named_parameters())
         parameters |= unpacked(parameters)[0]
-        weights = {key: _weight(parameters[key]) for key in _kernels(plain)}
+        weights = {key: _weight(parameters[key]) for key, each in _kernels(plain).items() if _is_real(each)}
         weights |= {key: _weight(parameters[key].T if flip else parameters[key]) for key, flip in turned.items()}
         flipped = {key for key, flip in turned.items() if flip}
         before = {key: mask.T if key in flipped else mask for key, mask in masks.items()}
@@ -91,10 +98,12 @@ def _trace(
             why = "; ".join(f"{key}, {reason}" for key, reason in list(left.items())[:3]) or "it has none"
             raise InputError(f"prune {prune} must find a layer of {name} to prune, and finds none: {why}")
         masks, patterns = masks | made, patterns | promised
+    given = arguments_of(plain, samples)
     with deterministic(0):
         captured = capture_all(
             plain,
-            _arguments(plain, samples),
+            given.values,
+            keywords=given.keywords,
             masks=masks,
             patterns=patterns,
             products=True,
@@ -128,30 +137,48 @@ def load_factory(text: str) -> nn.Module:
     place, _, attribute = text.partition(":")
     if not FACTORY.fullmatch(text):
         raise InputError(f"a factory must be package.module:function, not {text!r}")
-    sys.path.insert(0, "")
-    try:
-        found: Any = importlib.import_module(place)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except ImportError as error:
-        raise InputError(f"{text}: the module must be importable from here, and is not: {one_line(error)}") from None
-    except AttributeError as error:
-        raise InputError(f"{text}: the module must have the function, and has not: {one_line(error)}") from None
-    except Exception as error:  # of the user's code, whatever it met
-        raise InputError(f"{text}: the module must be importable from here, and is not: {told(error)}") from None
-    finally:
-        sys.path.remove("")
-    try:
-        made = found if isinstance(found, nn.Module) else found() if callable(found) else found
-    except InputError:
-        raise
-    except Exception as error:  # of the user's code, whatever it met
-        raise InputError(
-            f"{text}: the function must make a module without arguments, and fails: {told(error)}"
-        ) from None
+    with _from_here():
+        found = _imported(text, place)
+        try:
+            for part in attribute.split("."):
+                found = getattr(found, part)
+        except AttributeError as error:
+            raise InputError(f"{text}: the module must have the function, and has not: {one_line(error)}") from None
+        try:
+            made = found if isinstance(found, nn.Module) else found() if callable(found) else found
+        except InputError:
+            raise
+        except (Exception, SystemExit) as error:  # of the user's code, whatever it met
+            raise InputError(
+                f"{text}: the function must make a module without arguments, and fails: {told(error)}"
+            ) from None
     if not isinstance(made, nn.Module):
         raise InputError(f"{text}: the function must return a torch.nn.Module, not {type(made).__name__}")
     return made
+
+
+@contextmanager
+def _from_here() -> Iterator[None]:
+    """Search the working directory too for what is imported, by functions that are called as well."""
+    sys.path.insert(0, "")
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # the user's code may have taken it away
+            sys.path.remove("")
+
+
+def _imported(text: str, place: str) -> Any:
+    """Return the module called ``place``, for the factory ``text``. Raises InputError."""
+    try:
+        return importlib.import_module(place)
+    except SystemExit as error:
+        why = f"exits ({one_line(error)}); put what it runs as a program under if __name__ == '__main__'"
+    except ImportError as error:
+        why = f"is not: {one_line(error)}"
+    except Exception as error:  # of the user's code, whatever it met
+        why = f"is not: {told(error)}"
+    raise InputError(f"{text}: the module must be importable from here, and {why}")
 
 
 def baked(module: nn.Module) -> tuple[nn.Module, Masks]:
@@ -159,23 +186,34 @@ def baked(module: nn.Module) -> tuple[nn.Module, Masks]:
 
     ``module`` itself where nothing is to be taken out of it; else a copy.
     """
-    hooked = [part for part in module.modules() if _pruned(part) or _normed(part) or parametrize.is_parametrized(part)]
-    plain = _copy(module) if hooked else module
-    masks: Masks = {}
+    hooked = [
+        part
+        for part in module.modules()
+        if _pruned(part) or _normed(part) or _normed(part, "SpectralNorm") or parametrize.is_parametrized(part)
+    ]
+    sparse = {name: each for name, each in _kernels(module).items() if each.layout != torch.strided}
+    dense = {id(each): nn.Parameter(each.detach().to_dense(), each.requires_grad) for each in sparse.values()}
+    plain = _copy(module, dense) if hooked or sparse else module
+    masks: Masks = {name: _bool(dense[id(each)]) for name, each in sparse.items()}
     for place, part in plain.named_modules():
         prefix = f"{place}." if place else ""
         for name in _pruned(part):
             masks[prefix + name] = _bool(getattr(part, f"{name}_mask"))
+            _own_parameter(part, f"{name}_orig")
             remove(part, name)  # type: ignore[no-untyped-call]
         for name in _normed(part):
             torch.nn.utils.remove_weight_norm(part, name)
+        for name in _normed(part, "SpectralNorm"):
+            torch.nn.utils.remove_spectral_norm(part, name)
         if parametrize.is_parametrized(part):
             _own_class(part)
-            lists = cast("Mapping[str, Iterable[nn.Module]]", part.parametrizations)
+            lists = cast("Mapping[str, nn.ModuleList]", part.parametrizations)
             for name in list(lists):
+                lists[name].eval()  # some go a step further at every look in training
                 found = [_bool(mask) for each in lists[name] if (mask := _mask_of(each)) is not None]
                 if found:
                     masks[prefix + name] = np.logical_and.reduce(found)
+                _own_parameter(lists[name], "original")
                 parametrize.remove_parametrizations(part, name, leave_parametrized=True)
         for buffer, value in part.named_buffers(recurse=False):
             asp = ASP_MASK.fullmatch(buffer)
@@ -192,6 +230,13 @@ def _own_class(part: nn.Module) -> None:
     part.__class__ = type(kind.__name__, kind.__bases__, own)
 
 
+def _own_parameter(part: nn.Module, name: str) -> None:
+    """Give ``part`` a parameter ``name`` of its own: torch writes to it, and parts without a mask may share it."""
+    shared = part._parameters.get(name)
+    if shared is not None:
+        part._parameters[name] = nn.Parameter(shared.detach().clone(), shared.requires_grad)
+
+
 def _pruned(part: nn.Module) -> list[str]:
     """Return the parameters of ``part`` itself that torch.nn.utils.prune took over."""
     own = dict(part.named_parameters(recurse=False))
@@ -199,10 +244,10 @@ def _pruned(part: nn.Module) -> list[str]:
     return [name[:-5] for name in own if name.endswith("_orig") and f"{name[:-5]}_mask" in buffers]
 
 
-def _normed(part: nn.Module) -> list[str]:
-    """Return the parameters of ``part`` itself that the older torch.nn.utils.weight_norm computes."""
+def _normed(part: nn.Module, kind: str = "WeightNorm") -> list[str]:
+    """Return the parameters of ``part`` itself that the older weight_norm of torch, or another ``kind``, computes."""
     hooks: list[Any] = list(part._forward_pre_hooks.values())
-    return [hook.name for hook in hooks if type(hook).__name__ == "WeightNorm" and hasattr(hook, "compute_weight")]
+    return [hook.name for hook in hooks if type(hook).__name__ == kind and hasattr(hook, "compute_weight")]
 
 
 def _mask_of(part: nn.Module) -> torch.Tensor | None:
@@ -215,16 +260,24 @@ def _bool(mask: torch.Tensor) -> np.ndarray:
     return found
 
 
-def _copy(module: nn.Module) -> nn.Module:
-    # What a hook computes hangs on the module as a plain attribute, and copy refuses those with a gradient.
-    memo: dict[int, Any] = {
+def _copy(module: nn.Module, instead: Mapping[int, torch.Tensor]) -> nn.Module:
+    """Return a copy of ``module`` that has other tensors ``instead`` of those with these ids. Raises InputError."""
+    kept = {id(each): each for each in (*module.parameters(), *module.buffers()) if each.layout != torch.strided}
+    # What a hook computes hangs on the module as an attribute or in one, and copy refuses those with a gradient.
+    memo: dict[int, Any] = kept | {
         id(value): value.detach().clone()
         for part in module.modules()
-        for value in vars(part).values()
-        if isinstance(value, torch.Tensor) and not value.is_leaf
+        for value in tensors_of(part)
+        if not value.is_leaf
     }
-    with torch.no_grad():
-        return copy.deepcopy(module, memo)
+    try:
+        with torch.no_grad():
+            return copy.deepcopy(module, memo | dict(instead))
+    except Exception as error:  # of the user's own code, whatever cannot be copied
+        raise InputError(
+            f"the network must be copied to make its masked, computed or sparse weights plain, and cannot be: "
+            f"{told(error)}; make them plain where it is made, as torch.nn.utils.prune.remove does"
+        ) from None
 
 
 def _applied(module: nn.Module, samples: Any, masks: Masks) -> dict[str, bool]:
@@ -232,7 +285,7 @@ def _applied(module: nn.Module, samples: Any, masks: Masks) -> dict[str, bool]:
 
     A table that is looked up as well is none of them.
     """
-    known = _kernels(module)
+    known = _kernels(module, as_torch_does=True)
     tables = {
         id(each) for part in module.modules() if isinstance(part, EMBEDDINGS) for each in part.parameters(recurse=False)
     }
@@ -243,52 +296,35 @@ def _applied(module: nn.Module, samples: Any, masks: Masks) -> dict[str, bool]:
     }
     if not others:
         return {}
-    with deterministic(0):
-        captured = capture_all(module, _arguments(module, samples), masks=masks, products=True)
+    given = arguments_of(module, samples)
+    with as_it_was(module), deterministic(0):  # for samples go through once more
+        captured = capture_all(module, given.values, keywords=given.keywords, masks=masks, products=True)
     return {name: flip for name, flip in captured.applied.items() if name in others}
 
 
-def _kernels(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the matrices and kernels of the layers that can be simulated, by the name a parameter has first."""
+def _kernels(module: nn.Module, as_torch_does: bool = False) -> dict[str, nn.Parameter]:
+    """Return the matrices and kernels of the layers that can be simulated, by the name a parameter has first.
+
+    ``as_torch_does``: only of those that apply them in torch's own way, as (out, in).
+    """
     owned = {
         id(parameter)
         for part in module.modules()
-        if isinstance(part, OWNERS)
-        for parameter in part.parameters(recurse=False)
-        if parameter.ndim > 1
+        if any(isinstance(part, kind) and (not as_torch_does or type(part).forward is kind.forward) for kind in OWNERS)
+        for name, parameter in part.named_parameters(recurse=False)
+        if parameter.ndim > 1 and WEIGHT.fullmatch(name)
     }
     return {name: parameter for name, parameter in module.named_parameters() if id(parameter) in owned}
+
+
+def _is_real(parameter: torch.Tensor) -> bool:
+    """Tell whether ``parameter`` can be pruned: layers of complex numbers, or of none, are not simulated."""
+    return not parameter.is_complex() and 0 not in parameter.shape
 
 
 def _weight(parameter: torch.Tensor) -> np.ndarray:
     found: np.ndarray = parameter.detach().to("cpu", torch.float32).numpy()
     return found
-
-
-def _arguments(module: nn.Module, samples: Any) -> tuple[torch.Tensor, ...]:
-    """Return ``samples`` as forward takes them, floating-point numbers in the dtype of the parameters."""
-    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
-
-    def tensor(value: Any) -> torch.Tensor:
-        made = value if isinstance(value, torch.Tensor) else torch.from_numpy(np.array(value))
-        return made.to(dtype) if made.is_floating_point() else made.long() if made.dtype == torch.int32 else made
-
-    if isinstance(samples, tuple):
-        return tuple(tensor(each) for each in samples)
-    if not isinstance(samples, Mapping):
-        return (tensor(samples),)
-    if all(name == ONE or POSITIONAL.fullmatch(name) for name in samples):
-        return tuple(tensor(value) for value in samples.values())
-    signature = inspect.signature(module.forward)
-    try:
-        bound = signature.bind(**{name: tensor(value) for name, value in samples.items()})
-    except TypeError as error:
-        known = ", ".join(signature.parameters)
-        raise InputError(f"samples must be named as forward's arguments, {known:.200}: {one_line(error)}") from None
-    bound.apply_defaults()
-    last = max(list(signature.parameters).index(name) for name in samples if name in signature.parameters)
-    given = list(signature.parameters.values())[: last + 1]
-    return tuple(bound.arguments[parameter.name] for parameter in given)
 
 
 def _notes(captured: Captured, left: Mapping[str, str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -12,6 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from ..errors import InputError
 
+COMPILING = ("torch._dynamo", "torch.nn.attention.flex_attention")
 PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
@@ -24,9 +26,12 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 @contextmanager
 def plain_inside(module: nn.Module) -> Iterator[None]:
-    """Take off what wraps the parts of ``module`` and what compiles them, and put it back at the end."""
+    """Take off what wraps the parts of ``module``, compiles them or holds their mode, and put it back at the end."""
     compiled = [part for part in module.modules() if getattr(part, "_compiled_call_impl", None) is not None]
     calls = [cast("Any", part)._compiled_call_impl for part in compiled]
+    # What torch.export made is in the mode in which it was exported, and refuses to be asked for another.
+    exported = [part for part in module.modules() if "eval" in vars(part)]
+    refusals = [vars(part)["eval"] for part in exported]
     wrapped = [
         (parent, name, part)
         for parent in list(module.modules())
@@ -39,12 +44,27 @@ def plain_inside(module: nn.Module) -> Iterator[None]:
             part._compiled_call_impl = None
         for parent, name, part in wrapped:
             setattr(parent, name, unwrapped(part))
-        yield
+        for part in exported:
+            cast("Any", part).eval = lambda: None
+        with _as_written():
+            yield
     finally:
+        for part, refusal in zip(exported, refusals, strict=True):
+            cast("Any", part).eval = refusal
         for parent, name, part in wrapped:
             setattr(parent, name, part)
         for part, call in zip(compiled, calls, strict=True):
             part._compiled_call_impl = call
+
+
+@contextmanager
+def _as_written() -> Iterator[None]:
+    """Have functions that are compiled run as they are written: nothing can watch them elsewise."""
+    if not any(name in sys.modules for name in COMPILING):  # to import it takes seconds, and nothing is compiled
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def check_whole(module: nn.Module) -> None:
