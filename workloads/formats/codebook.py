@@ -68,7 +68,7 @@ def cluster(arrays: Sequence[np.ndarray], count: int, rounds: int = 300) -> np.n
             break
         before = edges
         size = np.diff(edges)
-        total = np.diff([values.sum_below(int(edge)) for edge in edges])
+        total = np.diff(values.sums_below(edges))
         centroids = np.where(size > 0, total / np.maximum(size, 1), centroids)
     return centroids
 

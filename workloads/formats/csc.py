@@ -13,7 +13,10 @@ from numba import njit
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """How many entries the encoding of a matrix has: ``entries`` (padding included) and ``nonzeros``, (cols, PEs)."""
+    """How many entries the encoding of a matrix has: ``entries`` (padding included) and ``nonzeros``, (cols, PEs).
+
+    Whole numbers of as few bytes as hold them, unsigned where they are not int32.
+    """
 
     entries: np.ndarray
     nonzeros: np.ndarray
@@ -80,8 +83,10 @@ def count(matrix: np.ndarray, pe_count: int, index_bits: int = 4) -> Counts:
     """
     matrix = _checked(matrix, pe_count, index_bits)
     shape = (matrix.shape[1], pe_count)
-    # An entry takes a row of its PE's at least. Half the bytes are twice the columns in a cache.
-    dtype = np.uint16 if -(-matrix.shape[0] // pe_count) < 1 << 16 else np.int32
+    # An entry takes a row of its PE's at least. Half the bytes are twice the columns in a cache, and a matrix of fewer
+    # rows than PEs has more counts than weights.
+    most = -(-matrix.shape[0] // pe_count)
+    dtype = np.uint8 if most < 1 << 8 else np.uint16 if most < 1 << 16 else np.int32
     counts = Counts(np.empty(shape, dtype), np.empty(shape, dtype))
     _count(matrix, index_bits, counts.entries, counts.nonzeros)
     return counts

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from ..blocks import row_blocks
 from ..errors import InputError
 
 PLACES_LIMIT = 62  # of a kernel: its pattern is one 64-bit word
@@ -101,7 +102,10 @@ def supports(kept: np.ndarray, limit: int = 56, where: str = "weight") -> tuple[
         )
     if limit < 1:
         raise InputError(f"{where}: at least 1 pattern is needed, not {limit}")
-    words = (kept.reshape(-1, places) != 0) @ (np.int64(1) << np.arange(places))
+    kernels, bits = kept.reshape(-1, places), np.int64(1) << np.arange(places)
+    words = np.empty(len(kernels), np.int64)
+    for rows in row_blocks(kernels):
+        words[rows] = (kernels[rows] != 0) @ bits
     found, inverse, counts = np.unique(words, return_inverse=True, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     order = order[found[order] != 0]
