@@ -25,7 +25,7 @@ import numpy as np
 
 from ..simulator.memo import Memo
 from ..simulator.result import LayerResult
-from ..workloads.blocks import row_blocks
+from ..workloads.blocks import BLOCK, row_blocks
 from ..workloads.formats.block_ell import kept_blocks, storage_bits
 from ..workloads.gemm import Gemm, Operands, kept_operands, lower_gemm, operands, vectors
 from ..workloads.trace import Layer
@@ -202,7 +202,9 @@ class _BlockRows(Sequence[Rounded]):
         # Without rows, and so without weights: what is left is rounded once.
         none = slice(0, 0)
         self.vectors = [Rounded.of(product.of_rows(none), job.config.dtype, *self.peaks) for product in given]
-        self.kept = [_kept(job.config, layer, weight) for weight in kept_operands(layer)]
+        # Weights without codes are what is kept: a convolution's need not be put in order a second time.
+        stored = [product.weight for product in given] if layer.codes is None else kept_operands(layer)
+        self.kept = [_kept(job.config, layer, weight) for weight in stored]
         self.held: tuple[int, Rounded] | None = None
 
     def __len__(self) -> int:
@@ -219,10 +221,10 @@ class _BlockRows(Sequence[Rounded]):
             self.held = (index, self._gather(index))
         return self.held[1]
 
-    def weight(self, product: int, rows: slice) -> np.ndarray:
-        """Return some rows of a product's weight in the machine's format."""
+    def weight(self, product: int, rows: slice, columns: slice = slice(None)) -> np.ndarray:
+        """Return some rows and columns of a product's weight in the machine's format."""
         given = self.given[product]
-        part = Operands(given.weight[rows], given.vectors[:0])
+        part = Operands(given.weight[rows, columns], given.vectors[:0])
         return Rounded.of(part, self.job.config.dtype, *self.peaks).weight
 
     def lost(self) -> int:
@@ -232,16 +234,27 @@ class _BlockRows(Sequence[Rounded]):
             lost += sum(tensorcore_values.count_lost(self.weight(product, rows)) for rows in row_blocks(given.weight))
         return lost
 
+    def parts(self, index: int) -> Iterator[Rounded]:
+        """Yield a block row some blocks at a time, from left to right: of a wide weight it may be all of it."""
+        product, row = divmod(index, self.job.shape.block_rows)
+        kept = self.kept[product][row]
+        for some in row_blocks(kept, BLOCK // self.job.config.block**2):
+            yield self._side_by_side(product, row, some, int(np.count_nonzero(kept[some])))
+
     def _gather(self, index: int) -> Rounded:
         product, row = divmod(index, self.job.shape.block_rows)
+        return self._side_by_side(product, row, slice(0, self.kept[product].shape[1]), self.job.shape.width)
+
+    def _side_by_side(self, product: int, row: int, across: slice, width: int) -> Rounded:
+        """Return the blocks of a block row that are kept in the block columns ``across``, filled up to ``width``."""
         block, given = self.job.config.block, self.vectors[product]
-        depth = self.job.gemm.channels
-        whole = self.weight(product, slice(row * block, (row + 1) * block))
-        weight = np.zeros((block, depth), whole.dtype)
-        gathered = np.zeros((len(given.vectors), depth), given.vectors.dtype)
-        for place, column in enumerate(np.flatnonzero(self.kept[product][row])):
+        under = slice(across.start * block, across.stop * block)
+        whole, vectors = self.weight(product, slice(row * block, (row + 1) * block), under), given.vectors[:, under]
+        weight = np.zeros((block, width * block), whole.dtype)
+        gathered = np.zeros((len(vectors), width * block), vectors.dtype)
+        for place, column in enumerate(np.flatnonzero(self.kept[product][row, across])):
             under = slice(column * block, (column + 1) * block)
-            part, inputs = whole[:, under], given.vectors[:, under]
+            part, inputs = whole[:, under], vectors[:, under]
             weight[: part.shape[0], place * block : place * block + part.shape[1]] = part
             gathered[:, place * block : place * block + part.shape[1]] = inputs
         return Rounded(weight, gathered, None, given.scale)
@@ -252,10 +265,11 @@ def _values(job: Job, layer: Layer) -> tuple[np.ndarray, dict[str, float]]:
     return _finish(rows, layer, list(_sums(job, rows)))
 
 
-def _sums(job: Job, rows: Sequence[Rounded]) -> Iterator[np.ndarray]:
-    for row in rows:
+def _sums(job: Job, rows: _BlockRows) -> Iterator[np.ndarray]:
+    for index in range(len(rows)):
         sums = tensorcore_values.zeros(job.gemm.columns, job.gemm.rows, job.config.dtype)
-        tensorcore_values.multiply(job.config, row.weight, row.vectors, sums)
+        for part in rows.parts(index):
+            tensorcore_values.multiply(job.config, part.weight, part.vectors, sums)
         yield sums
 
 

@@ -77,13 +77,13 @@ def fast(machine: Machine, layer: Layer, memo: Memo) -> LayerResult:
     """Return what ``layer`` costs on ``machine``, by the recurrences; the cost grows with thread blocks."""
     gemm = memo((layer, "gemm"), lambda: lower_gemm(layer))
     config: Config = choose(machine.config, gemm.columns)
+    output = None
+    if config.functional:  # first, for what is worked out of warps then takes more than the layer, if that is tall
+        output = memo((layer, "csr values", config.dtype), lambda: csr_spmm_values.run(config, layer))
     key = (layer, "csr rows", *(getattr(config, name) for name in HOW_ROWS))
     work = memo(key, lambda: measure_work(config, _stored(layer, gemm)))
     times = measure(config, gemm, work)
     account = solve(config, times)
-    output = None
-    if config.functional:
-        output = memo((layer, "csr values", config.dtype), lambda: csr_spmm_values.run(config, layer))
     return _result(machine, config, layer, gemm, times, account, output)
 
 

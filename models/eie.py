@@ -23,6 +23,7 @@ import numpy as np
 
 from ..simulator.occupancy import Sampler
 from ..simulator.result import LayerResult
+from ..workloads.blocks import row_blocks
 from ..workloads.formats import csc
 from ..workloads.formats.codebook import quantize
 from ..workloads.lowering import Product, lower
@@ -75,10 +76,10 @@ def fast(machine: Machine, layer: Layer, memo: Memo) -> LayerResult:
         broadcasts = memo((tile, pe_count), partial(Broadcasts.of, tile.vectors, tile.has_bias, pe_count))
         width = config.entries_per_row
         tally = memo((*counted, width), partial(Tally.of, encoded, broadcasts, width))
-        timing = Timing.of(encoded.counts.entries, broadcasts, config.queue_depth, levels=True)
+        timing = Timing.of(encoded.counts.entries, broadcasts, config.queue_depth, idle=encoded.idle, levels=True)
         account.add(tally, timing, broadcasts, tile.vectors, tile.loads, tile.stores)
-        stored += encoded.pointers[-1]
-        pointers += len(encoded.pointers)
+        stored += encoded.stored
+        pointers += encoded.pointers
     output, arithmetic = memo((*stored_as, config.word_bits), lambda: _compute(workload, config))
     return result_of(machine, layer, account, stored, pointers, output, arithmetic)
 
@@ -211,7 +212,7 @@ def _datapath(workload: Workload, config: Config) -> tuple[Datapath, np.ndarray]
     Each tensor gets the finest step in which its largest value fits, and the accumulators the finest in which the
     largest sum on the way to an exact output does: formats are fixed in advance, on the data they are meant for.
     """
-    exact = [multiply(p.with_bias, p.codebook, _nonzeros(p)) for p in workload.given]
+    exact = [_exact(product) for product in workload.given]
     reference = _side_by_side([out for out, _ in exact])
     weights = [p.with_bias if p.codebook is None else p.codebook for p in workload.stored]
     # A bias is fed with the activation 1.0, which must fit the activations' format.
@@ -233,6 +234,21 @@ def _compute(workload: Workload, config: Config) -> tuple[np.ndarray, dict[str, 
         words.append(out)
         saturated += clipped
     return _judge(datapath, _side_by_side(words), saturated, reference)
+
+
+def _exact(product: Product) -> tuple[np.ndarray, float]:
+    """Return the product in float64, (vectors, out), and the largest magnitude on the way there.
+
+    Of weights with a bias, some rows at a time: the bias beside them takes a copy of all.
+    """
+    nonzeros = _nonzeros(product)
+    if product.bias is None or product.codebook is not None:
+        return multiply(product.with_bias, product.codebook, nonzeros)
+    parts = []
+    for rows in row_blocks(product.kept):
+        matrix = np.column_stack([product.kept[rows], product.bias[rows]])
+        parts.append(multiply(matrix, None, nonzeros))
+    return _side_by_side([out for out, _ in parts]), max(peak for _, peak in parts)
 
 
 def _nonzeros(product: Product) -> Nonzeros:

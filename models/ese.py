@@ -56,7 +56,9 @@ def fast(machine: Machine, layer: Layer, memo: Memo) -> LayerResult:
             for g, group in enumerate(groups):
                 for t in range(program.steps):
                     columns = np.flatnonzero(words[matrix.name[0]][group, t].any(axis=0))
-                    spmv = Spmv.of(matrix.entries, matrix.nonzeros, columns, config.queue_depth)
+                    spmv = Spmv.of(
+                        matrix.entries, matrix.nonzeros, columns, config.queue_depth, idle=matrix.idle(config)
+                    )
                     account.multiply(spmv, group.stop - group.start)
                     cycles[g, t, place] = spmv.cycles
         else:
@@ -108,7 +110,8 @@ def units(config: Config) -> dict[str, int]:
 
 def spmv_of(matrix: Matrix, config: Config) -> Spmv:
     """Return the multiplication of ``matrix`` with a vector of which nothing is left out."""
-    return Spmv.of(matrix.entries, matrix.nonzeros, np.arange(len(matrix.entries)), config.queue_depth)
+    columns = np.arange(len(matrix.entries))
+    return Spmv.of(matrix.entries, matrix.nonzeros, columns, config.queue_depth, idle=matrix.idle(config))
 
 
 def follows(program: Program, config: Config, groups: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from ...workloads.blocks import row_blocks
+from ...workloads.blocks import BLOCK, row_blocks
 from .fixed_point import Datapath
 
 
@@ -35,11 +35,12 @@ class Nonzeros:
 def find_nonzeros(vectors: np.ndarray, bias: bool) -> Nonzeros:
     """Return the nonzeros of ``vectors``, (count, in); with ``bias``, each ends in a 1.0 in one more column."""
     count, size = vectors.shape
-    row, columns = np.nonzero(vectors)
-    values = vectors[row, columns].astype(np.float64)
-    lengths = np.bincount(row, minlength=count)
+    columns = np.flatnonzero(vectors)
+    values = vectors.reshape(-1)[columns].astype(np.float64)
     starts = np.zeros(count + 1, np.int64)
-    np.cumsum(lengths, out=starts[1:])
+    np.cumsum(np.count_nonzero(vectors, axis=1), out=starts[1:])
+    if count > 1:
+        columns -= np.repeat(np.arange(count) * size, np.diff(starts))
     if bias:
         columns = np.insert(columns, starts[1:], size)
         values = np.insert(values, starts[1:], 1.0)
@@ -53,8 +54,10 @@ def multiply(matrix: np.ndarray, codebook: np.ndarray | None, nonzeros: Nonzeros
     columns, values, starts = nonzeros.columns, nonzeros.values, nonzeros.starts
     if codebook is None:
         return out, _multiply(matrix, columns, values, starts, out)
-    table = values[:, None] * codebook.astype(np.float64)
-    return out, _look_up_peak(matrix, columns, table, starts, out)
+    peak, codes = 0.0, codebook.astype(np.float64)
+    for part in row_blocks(values, BLOCK // len(codes)):  # the products of each with every code
+        peak = max(peak, _look_up_peak(matrix, columns, values[part, None] * codes, starts, part.start, out))
+    return out, peak
 
 
 def multiply_fixed(
@@ -62,9 +65,9 @@ def multiply_fixed(
 ) -> tuple[np.ndarray, int]:
     """Return the accumulators' words, (vectors, out) int64, and how many additions saturated."""
     columns, starts = nonzeros.columns, nonzeros.starts
-    words = datapath.activations.to_words(nonzeros.values)
     least, greatest = datapath.accumulators.least, datapath.accumulators.greatest
     if codebook is None:
+        words = datapath.activations.to_words(nonzeros.values)
         out, saturated = np.empty((nonzeros.vectors, len(matrix)), np.int64), 0
         limit, shift = _bounds(datapath)
         for rows in row_blocks(matrix):  # words take twice the memory of float32
@@ -74,11 +77,13 @@ def multiply_fixed(
             out[:, rows] = part
         return out, saturated
     limit, shift = _bounds(datapath)
-    products = words[:, None] * datapath.weights.to_words(codebook)
-    table = (products + (1 << (shift - 1))) >> shift if shift > 0 else np.clip(products, -limit, limit) << -shift
+    codes, saturated = datapath.weights.to_words(codebook), 0
     # Words and their sums lie far below 2**53, so float64 holds them exactly, and one compiled loop serves both.
-    sums = np.zeros((nonzeros.vectors, len(matrix)))
-    saturated = _look_up(matrix, columns, table.astype(np.float64), starts, float(least), float(greatest), sums)
+    sums, bounds = np.zeros((nonzeros.vectors, len(matrix))), (float(least), float(greatest))
+    for some in row_blocks(nonzeros.values, BLOCK // len(codes)):
+        products = datapath.activations.to_words(nonzeros.values[some, None]) * codes
+        table = (products + (1 << (shift - 1))) >> shift if shift > 0 else np.clip(products, -limit, limit) << -shift
+        saturated += _look_up(matrix, columns, table.astype(np.float64), starts, some.start, *bounds, sums)
     return sums.astype(np.int64), saturated
 
 
@@ -93,17 +98,22 @@ def _bounds(datapath: Datapath) -> tuple[int, int]:
 
 
 @njit(cache=True)
-def _look_up(codes, columns, table, starts, least, greatest, out):  # type: ignore[no-untyped-def]
-    """Add up ``table[activation, code]``; four rows at a time hide the latency of one row's additions."""
+def _look_up(codes, columns, table, starts, begin, least, greatest, out):  # type: ignore[no-untyped-def]
+    """Add ``table[activation - begin, code]`` to ``out``, of the activations that the table has.
+
+    Four rows at a time hide the latency of one row's additions.
+    """
     rows = len(codes)
     saturated = 0
     for v in range(len(starts) - 1):
-        first, end = starts[v], starts[v + 1]
+        first, end = max(starts[v], begin), min(starts[v + 1], begin + len(table))
+        if first >= end:
+            continue
         for r in range(0, rows - rows % 4, 4):
-            a = b = c = d = 0.0
+            a, b, c, d = out[v, r], out[v, r + 1], out[v, r + 2], out[v, r + 3]
             for j in range(first, end):
                 column = columns[j]
-                line = table[j]
+                line = table[j - begin]
                 a += line[codes[r, column]]
                 b += line[codes[r + 1, column]]
                 c += line[codes[r + 2, column]]
@@ -120,9 +130,9 @@ def _look_up(codes, columns, table, starts, least, greatest, out):  # type: igno
             out[v, r + 2] = c
             out[v, r + 3] = d
         for r in range(rows - rows % 4, rows):
-            a = 0.0
+            a = out[v, r]
             for j in range(first, end):
-                a += table[j, codes[r, columns[j]]]
+                a += table[j - begin, codes[r, columns[j]]]
                 if a > greatest or a < least:
                     saturated += 1
                     a = min(max(a, least), greatest)
@@ -131,17 +141,19 @@ def _look_up(codes, columns, table, starts, least, greatest, out):  # type: igno
 
 
 @njit(cache=True)
-def _look_up_peak(codes, columns, table, starts, out):  # type: ignore[no-untyped-def]
+def _look_up_peak(codes, columns, table, starts, begin, out):  # type: ignore[no-untyped-def]
     """Add up as `_look_up` does, unbounded; return the largest magnitude met."""
     rows = len(codes)
     peak = 0.0
     for v in range(len(starts) - 1):
-        first, end = starts[v], starts[v + 1]
+        first, end = max(starts[v], begin), min(starts[v + 1], begin + len(table))
+        if first >= end:
+            continue
         for r in range(0, rows - rows % 4, 4):
-            a = b = c = d = 0.0
+            a, b, c, d = out[v, r], out[v, r + 1], out[v, r + 2], out[v, r + 3]
             for j in range(first, end):
                 column = columns[j]
-                line = table[j]
+                line = table[j - begin]
                 a += line[codes[r, column]]
                 b += line[codes[r + 1, column]]
                 c += line[codes[r + 2, column]]
@@ -152,9 +164,9 @@ def _look_up_peak(codes, columns, table, starts, out):  # type: ignore[no-untype
             out[v, r + 2] = c
             out[v, r + 3] = d
         for r in range(rows - rows % 4, rows):
-            a = 0.0
+            a = out[v, r]
             for j in range(first, end):
-                a += table[j, codes[r, columns[j]]]
+                a += table[j - begin, codes[r, columns[j]]]
                 peak = max(peak, abs(a))
             out[v, r] = a
     return peak

@@ -37,7 +37,9 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Warps:
-    """What the warps of a layer have to do; arrays are (warps,) int64, those of one product after another.
+    """What the warps of a layer have to do; arrays are (warps,), those of one product after another.
+
+    They are int32 where all of their figures fit.
 
     ``steps`` and ``unrolled``: of the longest row. ``slots``: nonzeros that the warp goes through, summed over its
     sub-warps. ``computed``: of these, those that a sub-warp multiplies, padding among them. ``nonzeros``: of these,
@@ -62,6 +64,10 @@ class Warps:
     def count(self) -> int:
         """Return the number of warps that have the rows once."""
         return len(self.steps)
+
+    def part(self, some: slice) -> Warps:
+        """Return some of the warps, in int64."""
+        return Warps(*(getattr(self, name)[some].astype(np.int64) for name in self.__dataclass_fields__))
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,9 +100,14 @@ def measure_work(config: Config, kept: np.ndarray) -> Work:
     per_warp = config.rows_per_warp
     products, count, depth = kept.shape
     warps = -(-count // config.block_rows) * config.warps_per_block
-    parts: list[Warps] = []
+    # A warp goes through no more than its rows, aligned and filled up; the units that they take are no more than twice
+    # as many, for a step's values and for its columns.
+    longest = depth + config.sparse_vector + config.tile_depth + config.residue_unroll
+    dtype = np.int32 if 4 * per_warp * longest < 1 << 31 else np.int64
+    work = Warps(*(np.zeros(products * warps, dtype) for _ in Warps.__dataclass_fields__))
     first_reads, reads = 0.0, 0
-    for matrix in kept:
+    for number, matrix in enumerate(kept):
+        own = slice(number * warps, (number + 1) * warps)
         lengths = np.empty(count, np.int64)
         _count(matrix, lengths)
         rows = split_rows(config, lengths)
@@ -104,33 +115,21 @@ def measure_work(config: Config, kept: np.ndarray) -> Work:
         def grouped(array: np.ndarray) -> np.ndarray:
             return np.pad(array, (0, warps * per_warp - count)).reshape(warps, per_warp)
 
-        steps, unrolled = grouped(rows.steps), grouped(rows.unrolled)
-        distinct, readers = np.zeros(warps, np.int64), np.zeros(depth, np.int64)
+        distinct, readers = work.distinct[own], np.zeros(depth, np.int64)
         _read_dense(matrix, rows.order, per_warp, distinct, readers)
-        longest, last, residue = steps.max(axis=1), unrolled.max(axis=1), grouped(rows.residue)
-        sparse = [
-            (steps * units(config, config.tile_depth, unit) + units(config, residue, unit)).sum(axis=1)
-            for unit in (LINE_BYTES, SECTOR_BYTES)
-        ]
-        parts.append(
-            Warps(
-                steps=longest,
-                unrolled=last,
-                slots=(longest * config.tile_depth + last) * per_warp,
-                computed=(steps * config.tile_depth + unrolled).sum(axis=1),
-                nonzeros=grouped(rows.nonzeros).sum(axis=1),
-                masked=grouped(rows.masked).sum(axis=1),
-                loaded=(steps * config.tile_depth + residue).sum(axis=1),
-                sparse_lines=sparse[0],
-                sparse_sectors=sparse[1],
-                rows=grouped(np.ones(count, np.int64)).sum(axis=1),
-                distinct=distinct,
-            )
-        )
+        steps, unrolled, residue = grouped(rows.steps), grouped(rows.unrolled), grouped(rows.residue)
+        work.steps[own], work.unrolled[own] = steps.max(axis=1), unrolled.max(axis=1)
+        work.slots[own] = (steps.max(axis=1) * config.tile_depth + unrolled.max(axis=1)) * per_warp
+        work.computed[own] = (steps * config.tile_depth + unrolled).sum(axis=1)
+        work.nonzeros[own] = grouped(rows.nonzeros).sum(axis=1)
+        work.masked[own] = grouped(rows.masked).sum(axis=1)
+        work.loaded[own] = (steps * config.tile_depth + residue).sum(axis=1)
+        for asked, unit in ((work.sparse_lines, LINE_BYTES), (work.sparse_sectors, SECTOR_BYTES)):
+            asked[own] = (steps * units(config, config.tile_depth, unit) + units(config, residue, unit)).sum(axis=1)
+        work.rows[own] = grouped(np.ones(count, np.int64)).sum(axis=1)
         first_reads += float(config.sm_count * (1 - (1 - 1 / config.sm_count) ** readers).sum())
         reads += int(distinct.sum())
-    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in Warps.__dataclass_fields__}
-    return Work(Warps(**joined), products, first_reads, reads)
+    return Work(work, products, first_reads, reads)
 
 
 def units(config: Config, count: Any, unit: int) -> Any:

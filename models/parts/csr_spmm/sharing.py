@@ -122,7 +122,7 @@ def run_blocks(  # type: ignore[no-untyped-def]
             open_warps[slot] = per_block
             for number in range(per_block):
                 warp = slot * per_block + number
-                index[warp], kind[warp] = first + number, 1 if tile == tiles - 1 else 0
+                index[warp], kind[warp] = first + number, len(asked) - 1 if tile == tiles - 1 else 0
                 began[warp] = -1
                 running = _push(timers, timed, running, now + start, warp)
         # The next time at which anything is done.

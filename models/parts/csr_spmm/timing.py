@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from ....workloads.blocks import row_blocks
 from ....workloads.formats.csr import storage_bits
 from ....workloads.gemm import Gemm
 from ..counting import check_count
@@ -45,6 +46,7 @@ SUMS = ("blocks", "instructions", "multiplications", "padding", "idle", "masked"
         "smem_write", "l2_read", "l2_write", "dense_rows", "dense_misses")  # fmt: skip
 SHARED_READ = 4  # nonzeros whose values, or columns, one read of shared memory brings (a load of 16 bytes)
 FETCH_INSTRUCTIONS = 4  # load and store into shared memory, of values and of columns
+AT_ONCE = 1 << 16  # warps whose costs are worked out together
 START_LOADS = 2  # one after another: which row it is, and where it begins
 
 
@@ -72,9 +74,9 @@ class Prices:
 
 @dataclass(frozen=True, eq=False)
 class Times:
-    """What warps ask for and do; ``asked`` (kinds, warps, asked), ``shape`` (kinds, warps, 5), ``sums`` of the layer.
+    """What warps ask for and do; ``asked`` (kinds, warps, 4), ``shape`` (kinds, warps, 5), ``sums`` of the layer.
 
-    Kinds: those of a whole tile, and of the one at the edge, which may be narrower; ``tiles`` of the columns. ``asked``
+    Kinds: those of a whole tile, and of the one at the edge where it is narrower; ``tiles`` of the columns. ``asked``
     is in grains, of the chain in ticks. ``shape``: what `split_time` needs. ``slots``: places of thread blocks.
     """
 
@@ -130,11 +132,15 @@ def measure(config: Config, gemm: Gemm, work: Work) -> Times:
     clock = Fraction(config.clock_hz)
     launch = to_ticks(Fraction(config.launch_s) * clock)
     hbm = Fraction(config.hbm_bytes_per_s) * Fraction(config.hbm_efficiency) / clock
-    misses = -(-warps.distinct * share.numerator // share.denominator)
     _check_range(config, whole, warps, tiles * warps.count, launch)
-    costs = [_warp_costs(config, price, warps, misses) for price in (whole, edge)]
-    totals = [done.sum(axis=0) for _, _, done in costs]
-    sums = {name: (tiles - 1) * int(totals[0][i]) + int(totals[1][i]) for i, name in enumerate(SUMS)}
+    kinds = (whole,) if whole == edge else (whole, edge)
+    asked = np.empty((len(kinds), warps.count, 4), np.int64)
+    shape = np.empty((len(kinds), warps.count, 5), np.int64)
+    totals = [
+        _warp_costs(config, price, warps, share, of_kind, own)
+        for price, of_kind, own in zip(kinds, asked, shape, strict=True)
+    ]
+    sums = {name: (tiles - 1) * totals[0][name] + totals[-1][name] for name in totals[0]}
     sums["blocks"] = tiles * blocks
     bits = storage_bits(gemm.rows, 0, 8 * config.value_bytes, config.index_bits)
     entries = int(warps.nonzeros.sum())
@@ -144,7 +150,7 @@ def measure(config: Config, gemm: Gemm, work: Work) -> Times:
     if config.order == "sorted":
         storage["row_order"] = gemm.count * gemm.rows * 32
     weight = -(-sum(storage.values()) // 8)
-    gathered = tiles * int(misses.sum()) * min(config.tile_columns, gemm.columns) * config.value_bytes
+    gathered = tiles * totals[0]["dense_misses"] * min(config.tile_columns, gemm.columns) * config.value_bytes
     dense = gemm.input_words * config.value_bytes
     # What does not fit in L2 comes from HBM again: the sparse matrix for every tile of columns, the dense one's slice.
     read = weight * (1 if weight + slab <= config.l2_bytes else tiles) + dense
@@ -161,8 +167,8 @@ def measure(config: Config, gemm: Gemm, work: Work) -> Times:
         products=work.products,
         tiles=tiles,
         slots=slots,
-        asked=np.stack([asked for asked, _, _ in costs]),
-        shape=np.stack([shape for _, shape, _ in costs]),
+        asked=asked,
+        shape=shape,
         sums=sums,
         launch=launch,
         hbm=moving,
@@ -294,10 +300,26 @@ def latencies(config: Config, price: Prices, unrolled: Any) -> tuple[int, Any]:
 
 
 def _warp_costs(
-    config: Config, price: Prices, warps: Warps, misses: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return what warps ask, (warps, asked), their shape for `split_time`, and what they do, (warps, sums)."""
+    config: Config, price: Prices, warps: Warps, share: Fraction, asked: np.ndarray, shape: np.ndarray
+) -> dict[str, int]:
+    """Return the sums of what warps do, by name; fill what they ask, (warps, 4), and their `split_time` shape.
+
+    ``share``: of the dense rows that a warp reads, those that come from L2. Some warps at a time: a row a warp of a
+    tall matrix has more of these figures than weights.
+    """
+    sums = dict.fromkeys(SUMS, 0)
+    for some in row_blocks(warps.steps, AT_ONCE):
+        for name, done in _some_costs(config, price, warps.part(some), share, asked[some], shape[some]).items():
+            sums[name] += int(done.sum())
+    return sums
+
+
+def _some_costs(
+    config: Config, price: Prices, warps: Warps, share: Fraction, asked: np.ndarray, shape: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return what warps do, (warps,) each, and fill as `_warp_costs` does."""
     depth = config.tile_depth
+    misses = -(-warps.distinct * share.numerator // share.denominator)
     # Step by step, as the units go: a maximum of each step, not of their sums.
     full_fma, full_core = core_ticks(config, price, 1, 0)
     rest_fma, rest_core = core_ticks(config, price, 0, warps.unrolled)
@@ -307,23 +329,26 @@ def _warp_costs(
     reads, writes = warps.sparse_sectors + misses * price.sectors, warps.rows * price.sectors
     full_latency, rest_latency = latencies(config, price, warps.unrolled)
     moved = (lines + shared) * price.line
-    asked = [core * GRAINS, moved * GRAINS, (reads + writes) * price.sector]
-    asked.append(warps.steps * full_latency + rest_latency + core + moved)
+    asks = (core * GRAINS, moved * GRAINS, (reads + writes) * price.sector,
+            warps.steps * full_latency + rest_latency + core + moved)  # fmt: skip
     useful, multiplied = warps.nonzeros * price.columns, warps.computed * config.tile_columns
-    shape = [fma * price.cores, warps.slots, warps.computed, useful, multiplied]
-    done = [
-        np.zeros(warps.count, np.int64),
-        instructions(config, price, warps.steps, warps.unrolled),
-        multiplied,
-        multiplied - useful,
-        (warps.slots - warps.computed) * config.tile_columns,
-        warps.masked,
-        lines,
-        shared,
-        warps.loaded * (config.value_bytes + config.index_bytes),
-        reads,
-        writes,
-        warps.distinct,
-        misses,
-    ]
-    return np.stack(asked, axis=1), np.stack(shape, axis=1), np.stack(done, axis=1)
+    for filled, columns in (
+        (asked, asks),
+        (shape, (fma * price.cores, warps.slots, warps.computed, useful, multiplied)),
+    ):
+        for place, column in enumerate(columns):
+            filled[:, place] = column
+    return {
+        "instructions": instructions(config, price, warps.steps, warps.unrolled),
+        "multiplications": multiplied,
+        "padding": multiplied - useful,
+        "idle": (warps.slots - warps.computed) * config.tile_columns,
+        "masked": warps.masked,
+        "l1_lines": lines,
+        "smem_read": shared,
+        "smem_write": warps.loaded * (config.value_bytes + config.index_bytes),
+        "l2_read": reads,
+        "l2_write": writes,
+        "dense_rows": warps.distinct,
+        "dense_misses": misses,
+    }

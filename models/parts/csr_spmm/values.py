@@ -49,7 +49,9 @@ def run(config: Config, layer: Layer) -> tuple[np.ndarray, dict[str, float]]:
     """
     given = operands(layer)
     outputs, lost = [], 0
-    for product, kept in zip(given, kept_operands(layer), strict=True):
+    # Weights without codes are what is kept: a convolution's need not be put in order a second time.
+    every = [product.weight for product in given] if layer.codes is None else kept_operands(layer)
+    for product, kept in zip(given, every, strict=True):
         vectors = _held(config, product.vectors)
         dense, parts = np.ascontiguousarray(vectors.T), []
         lost += count_lost(vectors)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from ....workloads.formats.csc import Counts, count
 from ..matvec import Nonzeros, find_nonzeros
+from .encoded import Encoded as Encoded
 
 FIRST_BROADCAST = 2  # cycle of the first broadcast where no bubble precedes it
 PIPELINE = 6  # cycles from an entry's start to its result's write: PtrRead, SpmatRead, four stages of ArithmUnit
@@ -40,22 +40,6 @@ class Broadcasts:
 
 
 @dataclass(frozen=True, eq=False)
-class Encoded:
-    """A tile's entry counts a column and PE, and where its columns begin: (cols, PEs) and (cols + 1, PEs)."""
-
-    counts: Counts
-    pointers: np.ndarray
-
-    @classmethod
-    def of(cls, matrix: np.ndarray, pe_count: int, index_bits: int) -> Encoded:
-        """Return what the interleaved CSC of ``matrix`` would hold; the entries themselves are not stored."""
-        counts = count(matrix, pe_count, index_bits)
-        pointers = np.empty((len(counts.entries) + 1, pe_count), np.int32 if matrix.size < 1 << 31 else np.int64)
-        _find_pointers(counts.entries, pointers)
-        return cls(counts, pointers)
-
-
-@dataclass(frozen=True, eq=False)
 class Tally:
     """What each PE does, whenever it does it: sums over all vectors, (PEs,) each.
 
@@ -70,11 +54,11 @@ class Tally:
     @classmethod
     def of(cls, encoded: Encoded, broadcasts: Broadcasts, entries_per_row: int) -> Tally:
         """Return the tally of a tile whose matrix SRAM has ``entries_per_row``."""
-        counts, pointers = encoded.counts, encoded.pointers
-        tally = cls(*(np.zeros(counts.entries.shape[1], np.int64) for _ in range(4)))
-        nonzeros = broadcasts.nonzeros
-        _add_up(counts.nonzeros, counts.entries, nonzeros.columns, tally.nonzeros, tally.entries, tally.empty)
-        _count_row_reads(pointers, nonzeros.columns, nonzeros.starts, entries_per_row, tally.spmat_reads)
+        counts, columns = encoded.counts, broadcasts.nonzeros.columns
+        tally = cls(*(np.zeros(len(encoded.stored), np.int64) for _ in range(4)))
+        _add_up(counts.nonzeros, counts.entries, columns, tally.nonzeros, tally.entries, tally.empty)
+        tally.empty[counts.entries.shape[1] :] = len(columns)
+        encoded.count_row_reads(broadcasts.nonzeros, entries_per_row, tally.spmat_reads)
         return tally
 
 
@@ -97,18 +81,21 @@ class Timing:
     levels: np.ndarray
 
     @classmethod
-    def of(cls, entries: np.ndarray, broadcasts: Broadcasts, queue_depth: int, *, levels: bool = False) -> Timing:
-        """Return the timing of a tile whose columns have ``entries``, (cols, PEs), for each PE."""
+    def of(
+        cls, entries: np.ndarray, broadcasts: Broadcasts, queue_depth: int, *, idle: int = 0, levels: bool = False
+    ) -> Timing:
+        """Return the timing of a tile whose columns have ``entries``, (cols, PEs), and of ``idle`` PEs without any."""
         nonzeros = broadcasts.nonzeros
         most = min(queue_depth - 1, int(np.diff(nonzeros.starts).max(initial=0)))
         spent = np.zeros(most + 1 if levels else 0, np.int64)
         cycles = np.zeros(nonzeros.vectors, np.int64)
-        span, late = np.zeros(entries.shape[1], np.int64), np.zeros(entries.shape[1], np.int64)
+        pes = entries.shape[1] + idle
+        span, late = np.zeros(pes, np.int64), np.zeros(pes, np.int64)
         broadcast, bubble, stalled = _solve(
             entries, nonzeros.columns, broadcasts.bubbles, nonzeros.starts, queue_depth, cycles, span, late, spent
         )
         if levels:
-            spent[0] += entries.shape[1] * int(cycles.sum())
+            spent[0] += pes * int(cycles.sum())
         return cls(cycles, span, late, broadcast, bubble, stalled, spent)
 
 
@@ -209,38 +196,12 @@ def _find_bubbles(columns, starts, size, lanes, bubbles):  # type: ignore[no-unt
 
 
 @njit(cache=True)
-def _find_pointers(entries, pointers):  # type: ignore[no-untyped-def]
-    pointers[0] = 0
-    for c in range(len(entries)):
-        for i in range(entries.shape[1]):
-            pointers[c + 1, i] = pointers[c, i] + entries[c, i]
-
-
-@njit(cache=True)
 def _add_up(nonzeros, entries, columns, nonzero_sum, entry_sum, empty_sum):  # type: ignore[no-untyped-def]
     for c in columns:
         for i in range(entries.shape[1]):
             nonzero_sum[i] += nonzeros[c, i]
             entry_sum[i] += entries[c, i]
             empty_sum[i] += entries[c, i] == 0
-
-
-@njit(cache=True)
-def _count_row_reads(pointers, columns, starts, entries_per_row, reads):  # type: ignore[no-untyped-def]
-    held = np.empty(len(reads), np.int64)  # the row that each PE read last
-    # Half an entry keeps the quotient clear of whole numbers, so that a product gives the floor of the division exactly
-    # (for addresses below 2**51 / entries_per_row), and in vector lanes.
-    share = 1.0 / entries_per_row
-    for v in range(len(starts) - 1):
-        held[:] = -1
-        for j in range(starts[v], starts[v + 1]):
-            c = columns[j]
-            for i in range(len(reads)):
-                begin, end = pointers[c, i], pointers[c + 1, i]
-                first, last = np.int64((begin + 0.5) * share), np.int64((end - 0.5) * share)
-                stored = end > begin
-                reads[i] += (last - first + (1 if first != held[i] else 0)) if stored else 0
-                held[i] = last if stored else held[i]
 
 
 @njit(cache=True)
@@ -352,6 +313,14 @@ def _solve(entries, columns, bubbles, starts, queue_depth, cycles, span, late, l
                     s = max(sent[j] + 1, free[i])
                     late[i] += s >= total
                     free[i] = s + max(column[i], 1)
+        if (
+            len(span) > pe_count
+        ):  # without entries, a PE is done with each activation as it comes: its queue stays empty
+            span[pe_count:] += min(u + 2, total) if count > 0 else 0
+            beyond = 0
+            while beyond < count and sent[count - beyond - 1] + 1 >= total:
+                beyond += 1
+            late[pe_count:] += beyond
         if len(levels) > DEEP:
             _merge_levels(entries, columns[begin : begin + count], sent, total, levels)
         elif len(levels) > 0:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 class Matrix:
     """One sparse matrix: ``words`` (rows, cols) int16 in ``format``, 0 where nothing is stored.
 
-    ``name``: x_i to x_o, r_i to r_o, p of an lstm, w of a linear layer. ``entries`` and ``nonzeros``: (cols, PEs).
+    ``name``: x_i to x_o, r_i to r_o, p of an lstm, w of a linear layer. ``entries`` and ``nonzeros``: (cols, PEs), as
+    in `csc.Counts`, of the PEs that have a row.
     """
 
     name: str
@@ -44,13 +45,17 @@ class Matrix:
         words = np.empty(weight.shape, np.int16)
         for rows in row_blocks(weight):
             words[rows] = form.to_words(weight[rows])
-        counts = csc.count(words, config.pe_count, config.index_bits)
-        return cls(name, weight, words, form, counts.entries.astype(np.int64), counts.nonzeros.astype(np.int64))
+        counts = csc.count(words, max(1, min(config.pe_count, len(words))), config.index_bits)
+        return cls(name, weight, words, form, counts.entries, counts.nonzeros)
 
     @property
     def rows(self) -> int:
         """Return the number of outputs."""
         return len(self.words)
+
+    def idle(self, config: Config) -> int:
+        """Return how many PEs have no row."""
+        return config.pe_count - int(self.entries.shape[1])
 
     def bits(self, config: Config) -> dict[str, int]:
         """Return what is stored and fetched, in bits by part."""

@@ -45,9 +45,14 @@ class Spmv:
     drained: np.ndarray
 
     @classmethod
-    def of(cls, entries: np.ndarray, nonzeros: np.ndarray, columns: np.ndarray, queue_depth: int) -> Spmv:
-        """Return the multiplication with the elements ``columns`` of a matrix of ``entries``, (cols, PEs)."""
-        pes = entries.shape[1]
+    def of(
+        cls, entries: np.ndarray, nonzeros: np.ndarray, columns: np.ndarray, queue_depth: int, *, idle: int = 0
+    ) -> Spmv:
+        """Return the multiplication with the elements ``columns`` of a matrix of ``entries``, (cols, PEs).
+
+        ``idle``: further PEs, which store nothing.
+        """
+        pes = entries.shape[1] + idle
         busy, padding, empty, free = (np.zeros(pes, np.int64) for _ in range(4))
         _multiply(entries, nonzeros, columns, queue_depth, busy, padding, empty, free)
         cycles = int(free.max()) + PIPELINE - 1 if len(columns) else 0
@@ -150,12 +155,16 @@ def _multiply(entries, nonzeros, columns, queue_depth, busy, padding, empty, fre
         latest = 0
         for i in range(pes):
             s = max(u + 1, free[i])
-            free[i] = s + max(stored[i], 1)
+            entries_here, kept_here = np.int64(stored[i]), np.int64(kept[i])  # unsigned ones less others are floats
+            free[i] = s + max(entries_here, 1)
             latest = max(latest, s)
-            busy[i] += kept[i]
-            padding[i] += stored[i] - kept[i]
-            empty[i] += stored[i] == 0
+            busy[i] += kept_here
+            padding[i] += entries_here - kept_here
+            empty[i] += entries_here == 0
         last_start[j] = latest
+    if count:  # without entries, a PE is done with each element as it comes
+        empty[pes:] = count
+        free[pes:] = u + 2
 
 
 @njit(cache=True)
