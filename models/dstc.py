@@ -26,7 +26,7 @@ import numpy as np
 from numba import njit
 
 from ..simulator.result import LayerResult
-from ..workloads.blocks import row_blocks
+from ..workloads.blocks import BLOCK, row_blocks
 from ..workloads.gemm import Operands, operands
 from .parts.counting import check_count
 from .parts.dispatch import first_free
@@ -231,7 +231,11 @@ def _count(matrix: np.ndarray, tile: int) -> np.ndarray:
     counts = np.empty((-(-len(matrix) // tile), matrix.shape[1]))
     for rows in row_blocks(matrix, multiple=tile):
         top = np.arange(0, rows.stop - rows.start, tile)
-        np.add.reduceat(matrix[rows] != 0, top, axis=0, dtype=np.float64, out=counts[rows.start // tile :][: len(top)])
+        into = counts[rows.start // tile :][: len(top)]
+        wide = max(1, BLOCK // (rows.stop - rows.start))  # of a very wide matrix a tile is many blocks
+        for left in range(0, matrix.shape[1], wide):
+            columns = slice(left, left + wide)
+            np.add.reduceat(matrix[rows, columns] != 0, top, axis=0, dtype=np.float64, out=into[:, columns])
     return counts
 
 

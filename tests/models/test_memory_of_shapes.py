@@ -60,7 +60,7 @@ def folder(tmp_path_factory):
 @pytest.mark.skipif(not PEAK.exists(), reason="the peak of a process is read from /proc")
 @pytest.mark.parametrize(
     ("machine", "shape", "most"),  # in MiB: the layer, what the machine holds of each row or column, and blocks
-    [("eie-64pe", "wide", 120), ("ese", "wide", 100), ("a100-block-ell", "wide", 64),
+    [("eie-64pe", "wide", 120), ("ese", "wide", 100), ("a100-block-ell", "wide", 64), ("dstc-a100", "wide", 80),
      ("eie-64pe", "low", 200), ("a100-sputnik", "tall", 96), ("patdnn-adreno640", "conv", 80)],
 )  # fmt: skip
 def test_a_layer_of_any_shape_takes_memory_by_its_weights(machine, shape, most, folder):
