@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from unittest import mock
 
+import fuzz_onnx
 import fuzz_seeds as seeds
 import numpy as np
 from fuzz import Target
@@ -160,11 +161,21 @@ def _program(rng: random.Random) -> bytes:
             nodes.append(helper.make_node(kind, [last, "c"] if kind == "Conv" else [last], [out], name=name, **chosen))
         last = out if kind != "Conv" else rng.choice((last, out))
     nodes.append(helper.make_node("Conv", [last, "c"], ["y"], name="conv", kernel_shape=[3, 3]))
+    version = 17
+    if rng.random() < 0.5:
+        more, arrays = fuzz_onnx.beside(rng)
+        version = 24
+        if rng.random() < 0.7:  # nothing else but the convolution
+            del nodes[:-1]
+            nodes[-1].input[0] = "x"
+        nodes[:0] = more
+        constants += [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()]
     graph = helper.make_graph(
         nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 6, 6])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], constants,
     )  # fmt: skip
-    data: bytes = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString()
+    imports = [helper.make_opsetid("", version), helper.make_opsetid(fuzz_onnx.ML, 3)]
+    data: bytes = helper.make_model(graph, opset_imports=imports).SerializeToString()
     return data
 
 

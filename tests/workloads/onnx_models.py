@@ -22,7 +22,7 @@ def save(tmp_path, nodes, weights, inputs, outputs=("y",), name="net.onnx", opse
         [helper.make_tensor_value_info(key, TensorProto.FLOAT, None) for key in outputs],
         [numpy_helper.from_array(value, key) for key, value in weights.items()],
     )
-    imports = [helper.make_opsetid("", opset), helper.make_opsetid("mine", 1)]
+    imports = [helper.make_opsetid(*each) for each in (("", opset), ("mine", 1), ("ai.onnx.ml", 3))]
     model = helper.make_model(graph, opset_imports=imports, ir_version=9, functions=functions)
     path = tmp_path / name
     path.write_bytes(model.SerializeToString())

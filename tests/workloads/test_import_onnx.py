@@ -53,6 +53,37 @@ def test_the_matrix_may_stand_on_the_left(tmp_path, flip):
     assert layer.inputs.shape == (2, 5, 8)
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("weight", [(8,), (6, 8)], ids=["vector", "matrix"])
+@pytest.mark.parametrize("given", [(8,), (3, 8), (2, 3, 8)], ids=["vector", "matrix", "batch"])
+@pytest.mark.parametrize("prune", [None, "2:4"])
+def test_vectors_and_matrices_are_multiplied_on_either_side(tmp_path, side, weight, given, prune):
+    array, x = drawn(*weight), drawn(*given)
+    if side == "left":
+        x = x if x.ndim == 1 else x.swapaxes(-1, -2)
+    else:
+        array = array.T.copy()
+    path = save(tmp_path, [node("MatMul", "w x" if side == "left" else "x w")], {"w": array}, {"x": None})
+    (layer,) = trace_of_onnx(path, x, prune=prune).layers
+    kept = array if prune is None else (layer.weight if side == "left" else layer.weight.T).reshape(array.shape)
+    wanted = kept @ x if side == "left" else x @ kept
+    outputs = len(layer.weight)
+    if side == "left" and len(weight) == 2 and len(given) > 1:
+        wanted = wanted.swapaxes(-1, -2)  # a sample lies in a column
+    assert (layer.shape, layer.inputs.shape[-1]) == ((6 if len(weight) == 2 else 1, 8), 8)
+    np.testing.assert_allclose(product(layer).reshape(-1, outputs), wanted.reshape(-1, outputs), rtol=1e-4, atol=1e-5)
+
+
+def test_a_bias_of_a_matrix_on_the_left_lies_in_a_column(tmp_path):
+    nodes = [node("MatMul", "w x", "h"), node("Add", "h b")]
+    (layer,) = trace_of_onnx(save(tmp_path, nodes, {"w": W, "b": B[:, None]}, {"x": [8, 3]}), X.T.copy()).layers
+    np.testing.assert_array_equal(layer.bias, B)
+    (layer,) = trace_of_onnx(save(tmp_path, nodes, {"w": W, "b": B}, {"x": [8]}), X[0].copy()).layers
+    np.testing.assert_array_equal(layer.bias, B)
+    (layer,) = trace_of_onnx(save(tmp_path, nodes, {"w": W, "b": B}, {"x": [8, 6]}), drawn(8, 6)).layers
+    assert layer.bias is None  # one for each sample
+
+
 def test_a_bias_that_is_added_next_belongs_to_the_layer(tmp_path):
     weights = {"a.weight": W.T.copy(), "a.bias": B, "b.weight": drawn(6, 6), "b.bias": drawn(6)}
     nodes = [node("MatMul", "x a.weight", "h"), node("Add", "a.bias h", "g"), node("MatMul", "g b.weight", "z")]
@@ -137,6 +168,33 @@ def test_a_weight_used_twice_is_one_layer_and_one_of_another_size_another(tmp_pa
     assert trace.provenance["uses"] == {"fc": 2}
     pruned = trace_of_onnx(path, X, prune="2:4")
     np.testing.assert_array_equal(pruned.layers[0].weight, pruned.layers[1].weight)
+
+
+@pytest.mark.parametrize("kind", ["Gemm", "MatMul", "Conv"])
+def test_a_weight_used_with_another_bias_is_another_layer(tmp_path, kind):
+    nodes = [node(kind, "x fc.weight b1", "a"), node(kind, "x fc.weight b2", "b"), node(kind, "x fc.weight b1", "c"),
+             node(kind, "x fc.weight", "d")]  # fmt: skip
+    if kind == "MatMul":
+        for i, made in enumerate(nodes[:3]):
+            bias = made.input.pop()
+            nodes.append(node("Add", f"{made.output[0]} {bias}", f"sum{i}"))
+    weight, x = (drawn(4, 8, 1, 1), drawn(3, 8, 1, 1)) if kind == "Conv" else (drawn(8, 4), X)
+    path = save(tmp_path, nodes, {"fc.weight": weight, "b1": drawn(4), "b2": drawn(4)}, {"x": None})
+    layers = trace_of_onnx(path, x).layers
+    assert [layer.name for layer in layers] == ["fc", "fc (2)", "fc (3)"]
+    first, second, third = layers
+    assert (first.samples, second.samples, third.bias) == (6, 3, None)
+    assert not np.array_equal(first.bias, second.bias)
+    pruned = trace_of_onnx(path, x, prune="2:4", draw=Draw())
+    assert len({layer.weight.tobytes() for layer in pruned.layers}) == 1
+
+
+def test_names_of_layers_that_share_a_weight_do_not_meet(tmp_path):
+    nodes = [node("Gemm", "x tied b1", "a"), node("Gemm", "x tied b2", "b"), node("Gemm", "x tied b1", "c", transB=1),
+             node("Gemm", "x tied b2", "y", transB=1)]  # fmt: skip
+    path = save(tmp_path, nodes, {"tied": drawn(8, 8), "b1": drawn(8), "b2": drawn(8)}, {"x": [3, 8]})
+    trace = trace_of_onnx(path, X)
+    assert sorted(layer.name for layer in trace.layers) == ["tied", "tied (2)", "tied (2) (2)", "tied (3)"]
 
 
 def test_a_weight_used_both_ways_round_is_two_layers(tmp_path):
@@ -268,6 +326,28 @@ def test_what_is_no_layer_is_listed_with_the_reason(tmp_path):
         "dynamic": "Conv whose kernel is computed",
     }
     assert trace.provenance["operators_beside"] == {"Transpose": 1, "Slice": 1}
+
+
+def test_a_product_written_out_by_elements_is_listed(tmp_path):
+    nodes = [
+        node("MatMul", "x fc.weight", "a"),
+        node("Unsqueeze", "a one", "b"),
+        node("Mul", "b by_hand", "c", name="outer"),
+        node("ReduceSum", "c two", "d", keepdims=0),
+        node("Mul", "gain d", "e", name="dot"),
+        node("ReduceSum", "e one", "f", keepdims=0),
+        node("Mul", "d gain", "g", name="scale"),
+        node("Div", "g by_rows", "h", name="shares"),
+    ]
+    weights = {"fc.weight": drawn(8, 4), "by_hand": drawn(5, 4), "gain": drawn(5), "by_rows": drawn(3, 5)}
+    weights |= {"one": np.array([1]), "two": np.array([2])}
+    trace = trace_of_onnx(save(tmp_path, nodes, weights, {"x": [3, 8]}, ("f", "h")), X)
+    assert trace.provenance["not_simulated"] == {
+        "outer": "Mul with a parameter (5, 4), an elementwise product",
+        "dot": "Mul with a parameter (5,), an elementwise product",
+        "shares": "Div with a parameter (3, 5), an elementwise product",
+    }
+    assert trace.provenance["operators_beside"] == {"Unsqueeze": 1, "ReduceSum": 2, "Mul": 1}
 
 
 def test_inputs_are_drawn_where_no_samples_are_given(tmp_path):

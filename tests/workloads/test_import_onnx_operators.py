@@ -146,6 +146,19 @@ def test_sizes_grow_as_before_version_11(tmp_path, opset, kind, mode):
     np.testing.assert_allclose(found[..., 5, ::3], x[..., 2, :], rtol=1e-6)  # nothing lies behind the last
 
 
+@pytest.mark.parametrize(("batch", "size"), [(1, 5), (2, 3), (3, 99)])
+def test_a_local_response_is_normalized_in_every_channel(tmp_path, batch, size):
+    x = drawn(batch, 7, 3, 4)
+    made = node("LRN", "x", size=size, alpha=0.5, beta=0.6, bias=2.0)
+    same(run(tmp_path, made, {"x": x}, 13), F.local_response_norm(torch.from_numpy(x), size, 0.5, 0.6, 2.0))
+
+
+def test_an_error_function_is_the_same_a_block_at_a_time(tmp_path):
+    x = drawn(3, 2**15 + 7)
+    same(run(tmp_path, node("Erf", "x"), {"x": x}, 13), torch.erf(torch.from_numpy(x)))
+    assert run(tmp_path, node("Erf", "x"), {"x": drawn(0, 4)}, 13).shape == (0, 4)
+
+
 def test_one_of_many_takes_a_depth_in_a_list(tmp_path):
     made = node("OneHot", "x d v", axis=0)
     places, ends = np.array([0, 2, -1]), np.array([-1, 1], np.float32)

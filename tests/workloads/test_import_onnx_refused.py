@@ -92,11 +92,40 @@ def test_an_array_too_large_is_refused_before_the_model_runs(tmp_path):
     weights = {"fc.weight": W.T.copy(), "size": np.array([2**40, 8])}
     path = save(tmp_path, nodes, weights, {"x": [3, 8]})
     assert refusal(path) == (
-        f"{path}: an array must come to at most 1073741824 numbers, and h would be (1099511627776, 8)"
+        f"{path}: operator ConstantOfShape: an array must come to at most 67160064 numbers, and would be "
+        "(1099511627776, 8)"
     )
     padded = node("Conv", "x c.weight", pads=[2**20] * 4)
     path = save(tmp_path, [padded], {"c.weight": drawn(2, 3, 3, 3)}, {"x": [1, 3, 4, 4]})
-    assert "an array must come to at most 1073741824 numbers, and y would be " in refusal(path, drawn(1, 3, 4, 4))
+    assert refusal(path, drawn(1, 3, 4, 4)) == (
+        f"{path}: operator Conv: pads must be at most 65536, not [1048576, 1048576, 1048576, 1048576]"
+    )
+
+
+def test_a_size_that_inputs_do_not_tell_is_refused(tmp_path):
+    made = helper.make_node("Resize", ["a", "", "", "n"], ["o"], "grow", mode="linear")
+    weights = {"fc.weight": W.T.copy(), "a": drawn(1, 1, 4, 4), "n": np.array([1, 1, 10**9, -1])}
+    path = save(tmp_path, [made, node("MatMul", "x fc.weight")], weights, {"x": [3, 8]})
+    assert refusal(path) == (
+        f"{path}: operator Resize grow: what it is given must tell how large its output is, and does not"
+    )
+
+
+@pytest.mark.parametrize("kind", ["LabelEncoder", "DictVectorizer", "TreeEnsemble", "RegexFullMatch"])
+def test_an_operator_of_what_has_no_type_does_not_end_the_program(tmp_path, kind):
+    made = helper.make_node(kind, ["h"], ["o"], domain="" if kind == "RegexFullMatch" else "ai.onnx.ml")
+    strange = helper.make_node("Strange", ["x"], ["h"], domain="mine")
+    path = save(
+        tmp_path, [strange, made, node("MatMul", "x fc.weight")], {"fc.weight": W.T.copy()}, {"x": [3, 8]}, opset=20
+    )
+    assert refusal(path).startswith(f"{path}: the model must run on these samples")
+
+
+def test_a_number_may_have_the_shape_of_nothing(tmp_path):
+    nodes = [node("ConstantOfShape", "none", "h"), node("Add", "h x", "g"), node("MatMul", "g fc.weight")]
+    weights = {"fc.weight": W.T.copy(), "none": np.zeros(0, np.int64)}
+    (layer,) = trace_of_onnx(save(tmp_path, nodes, weights, {"x": [3, 8]}), X).layers
+    np.testing.assert_array_equal(layer.inputs, X)
 
 
 @settings(max_examples=60)

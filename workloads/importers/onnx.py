@@ -20,8 +20,9 @@ from ..pruning import Masks
 from ..trace import Layer, Trace
 from .masks import pattern_of
 from .one_shot import parse_one_shot, pruned_name
-from .onnx_graph import Values, check_sizes, constants, feeds_of, read_model, take_branches, values
-from .onnx_layers import Found, Layers, Product, layers_of
+from .onnx_found import Found, Layers, Product
+from .onnx_graph import Values, constants, feeds_of, read_model, take_branches, values
+from .onnx_layers import layers_of
 from .samples import ONE
 
 SUFFIX = ".onnx"
@@ -69,7 +70,6 @@ def _trace(
     products: bool,
 ) -> Trace:
     feeds = None if samples is None else feeds_of(model, samples, ONE)
-    check_sizes(model, feeds or {})
     if feeds is not None:
         model = take_branches(model, feeds)
     known = constants(model)
@@ -142,7 +142,7 @@ def _made(
     draw: Draw,
     products: bool,
 ) -> tuple[tuple[Layer, ...], dict[str, Any]]:
-    """Return the layers, uses of one weight with inputs of one size joined, and notes on them."""
+    """Return the layers, uses of one weight with one bias and inputs of one size joined, and notes on them."""
     groups: dict[tuple[Any, ...], list[Layer]] = {}
     left: dict[str, str] = {}
     for index, each in enumerate(layers.found):
@@ -158,15 +158,19 @@ def _made(
             if isinstance(error, InputError):
                 raise
             raise InputError(f"layer {one_line(each.layer)}: must be whole, and is not ({one_line(error)})") from None
-        key = (layer.name, layer.op, layer.inputs.shape[1:], tuple(layer.attributes.items()))
+        bias = None if layer.bias is None else layer.bias.tobytes()
+        key = (layer.name, layer.op, layer.inputs.shape[1:], tuple(layer.attributes.items()), bias)
         groups.setdefault(key, []).append(layer)
+    known = {name for name, *_ in groups}
     made: list[Layer] = []
     uses: dict[str, int] = {}
-    sizes: dict[str, int] = {}
+    names: set[str] = set()
     for (name, *_), group in groups.items():
-        sizes[name] = sizes.get(name, 0) + 1
-        first = group[0]
-        own = name if sizes[name] == 1 else f"{name} ({sizes[name]})"
+        first, own, number = group[0], name, 1
+        while own in names or (number > 1 and own in known):
+            number += 1
+            own = f"{name} ({number})"
+        names.add(own)
         if len(group) > 1:
             uses[own] = len(group)
         inputs = first.inputs if len(group) == 1 or run is None else np.concatenate([each.inputs for each in group])

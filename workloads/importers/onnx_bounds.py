@@ -5,7 +5,7 @@ Needs the extra `onnx`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import prod
 from typing import Any
 
@@ -15,6 +15,8 @@ from ..errors import InputError
 from ..files.container import one_line
 from ..limits import room
 from ..rules import ATTRIBUTE_LIMIT
+from . import onnx_costs as costs
+from .onnx_costs import LOOPS_LIMIT_S, NOT_COMPUTED, place_of, shape_of
 
 VALUES_LIMIT = 2**30  # numbers of one array
 TOGETHER = 4  # arrays of the largest size, in all
@@ -23,7 +25,11 @@ WORK_LIMIT, WORK_EACH = 2**34, 2**20  # multiply-adds in all, and as many more f
 POOLED_SHARE = 16  # a pooling visits its windows one by one
 KNOWN_LIMIT = 1024  # numbers of an input that may say what shape an output has
 LENGTHS = ("kernel_shape", "pads", "strides", "dilations", "output_padding", "output_shape")
-SIZED = ("ConstantOfShape", "Expand", "OneHot", "Pad", "Range", "Resize", "Tile", "Upsample")  # by what they are given
+SIZED = (  # by what they are given
+    "AffineGrid", "BlackmanWindow", "CenterCropPad", "Col2Im", "ConstantOfShape", "DFT", "Expand", "EyeLike",
+    "HammingWindow", "HannWindow", "MelWeightMatrix", "OneHot", "Pad", "RandomNormal", "RandomUniform", "Range",
+    "Resize", "STFT", "Tile", "Trilu", "Upsample",
+)  # fmt: skip
 POSITIVE = ("kernel_shape", "strides", "dilations")
 INSIDE = ("If", "Loop", "Scan", "SequenceMap")  # what runs within them is held to the same bounds
 
@@ -33,10 +39,14 @@ class OperatorError(Exception):
 
 
 class Bounds:
-    """What is left of all that a model may do, whose weights and samples are so many ``numbers``."""
+    """What is left of all that a model may do, whose weights and samples are so many ``numbers``.
 
-    def __init__(self, numbers: int) -> None:
-        self.array = min(VALUES_LIMIT, room(numbers))
+    ``characters``: of the strings among them.
+    """
+
+    def __init__(self, numbers: int, characters: int = 0) -> None:
+        self.array, self.text = min(VALUES_LIMIT, room(numbers)), costs.text_limit(characters)
+        self.seconds = LOOPS_LIMIT_S
         self.together, self.steps = TOGETHER * self.array, STEPS_LIMIT
         self.work = WORK_LIMIT + WORK_EACH * numbers
 
@@ -48,9 +58,19 @@ class Bounds:
 
         class Bounded(ReferenceEvaluator):  # type: ignore[misc,unused-ignore]
             def __init__(self, proto: Any, **options: Any) -> None:
+                graph = getattr(proto, "graph", proto)
+                for node in graph.node:
+                    if node.op_type in NOT_COMPUTED:
+                        raise OperatorError(f"{place_of(node)}: is not computed, as {NOT_COMPUTED[node.op_type]}")
                 super().__init__(proto, **options)
                 for node in self.rt_nodes_:
                     node.run = bounds.watched(node, self.opsets)
+
+            def run(self, *given: Any, **options: Any) -> Any:
+                found = super().run(*given, **options)
+                if not options.get("intermediate"):  # of a graph within another, which may keep what every round gives
+                    bounds.count(found)
+                return found
 
         return Bounded(model, new_ops=new_ops)
 
@@ -65,13 +85,22 @@ class Bounds:
             except (InputError, MemoryError, OperatorError):  # of an operator within this one
                 raise
             except Exception as error:
-                raise OperatorError(f"{_operator(node.onnx_node)}: {one_line(error)}") from error
+                raise OperatorError(f"{place_of(node.onnx_node)}: {one_line(error)}") from error
 
         return bounded
 
+    def count(self, arrays: Iterable[Any]) -> None:
+        """Take a round of an inner graph that gives ``arrays`` from what is left; raise InputError where it is none."""
+        self.steps -= 1
+        self.together -= sum(np.size(array) for array in arrays if isinstance(array, np.ndarray))
+        if self.steps < 0:
+            raise InputError(f"at most {STEPS_LIMIT} operators may run, rounds of loops counted, and more do")
+        if self.together < 0:
+            raise InputError(f"all arrays together must come to at most {TOGETHER} x {self.array} numbers")
+
     def check(self, node: Any, inputs: tuple[Any, ...], opsets: dict[str, int]) -> None:
         """Raise InputError where ``node`` with ``inputs`` would do too much; take what it does from what is left."""
-        where = _operator(node)
+        where = place_of(node)
         self.steps -= 1
         if self.steps < 0:
             raise InputError(f"{where}: at most {STEPS_LIMIT} operators may run, rounds of loops counted, and more do")
@@ -86,7 +115,7 @@ class Bounds:
         if node.op_type in INSIDE:
             return
         pads = next((list(a.ints) for a in node.attribute if a.name == "pads"), [])
-        shape = np.shape(inputs[0]) if inputs else ()
+        shape = shape_of(inputs[0]) if inputs else ()
         if pads and len(pads) == 2 * (len(shape) - 2):
             check_padding(node, shape, list(zip(pads[: len(pads) // 2], pads[len(pads) // 2 :], strict=True)))
         shapes = _shapes(node, inputs, opsets)
@@ -94,9 +123,10 @@ class Bounds:
         for shape in shapes:
             if min(shape, default=0) < 0:
                 raise InputError(f"{where}: an output must have sides of 0 or more, and would be {shape}")
-        if max(sizes, default=0) > self.array:
-            shape = shapes[int(np.argmax(sizes))]
-            raise InputError(f"{where}: an array must come to at most {self.array} numbers, and would be {shape}")
+        for shape in [*shapes, *costs.held(node, inputs, shapes)]:
+            if prod(max(side, 1) for side in shape) > self.array:
+                raise InputError(f"{where}: an array must come to at most {self.array} numbers, and would be {shape}")
+        costs.check_text(node, inputs, max(sizes, default=0), self.text)
         self.together -= sum(sizes)
         if self.together < 0:
             raise InputError(f"{where}: all arrays together must come to at most {TOGETHER} x {self.array} numbers")
@@ -109,10 +139,12 @@ class Bounds:
         self.work -= _work(node, inputs, max(sizes, default=0))
         if self.work < 0:
             raise InputError(f"{where}: the model must take fewer multiply-adds than its weights and samples explain")
-
-
-def _operator(node: Any) -> str:
-    return f"operator {one_line(node.op_type)} {one_line(node.name)}".rstrip()
+        takes = costs.seconds(node, inputs, shapes)
+        self.seconds -= takes
+        if self.seconds < 0:
+            raise OperatorError(
+                f"{where}: takes about {takes:.0f} s in its own loops, of {LOOPS_LIMIT_S:g} s for all operators"
+            )
 
 
 def _shapes(node: Any, inputs: tuple[Any, ...], opsets: dict[str, int]) -> list[tuple[int, ...]]:
@@ -124,7 +156,8 @@ def _shapes(node: Any, inputs: tuple[Any, ...], opsets: dict[str, int]) -> list[
         if not name or not isinstance(value, np.ndarray | np.generic):
             continue
         try:
-            kind = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
+            text = value.dtype.kind in "OSU"
+            kind = onnx.TensorProto.STRING if text else onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
             types[name] = onnx.helper.make_tensor_type_proto(kind, value.shape)
             if value.size <= KNOWN_LIMIT and value.dtype.kind in "iuf":
                 data[name] = onnx.numpy_helper.from_array(np.asarray(value), name)
@@ -137,25 +170,32 @@ def _shapes(node: Any, inputs: tuple[Any, ...], opsets: dict[str, int]) -> list[
         found = onnx.shape_inference.infer_node_outputs(schema, node, types, data, opset_imports=imports)
     except Exception as error:  # it does not fit, or nobody knows the operator: running it tells
         if node.op_type in SIZED:
-            where = _operator(node)
+            where = place_of(node)
             raise InputError(f"{where}: what it is given must fit together, and does not ({one_line(error)})") from None
-        return []
+        try:  # nothing that goes number by number gives more
+            return [np.broadcast_shapes(*map(shape_of, inputs))]
+        except ValueError:
+            return []
     shapes = []
     for each in found.values():
         sides = each.tensor_type.shape.dim
         if each.tensor_type.HasField("shape") and all(side.HasField("dim_value") for side in sides):
             shapes.append(tuple(side.dim_value for side in sides))
+    if not shapes and node.op_type in SIZED:
+        raise InputError(f"{place_of(node)}: what it is given must tell how large its output is, and does not")
     return shapes
 
 
 def _work(node: Any, inputs: tuple[Any, ...], outputs: int) -> int:
     """Return the multiply-adds of ``node``, 0 for an operator that only goes through its values."""
-    shapes = [np.shape(value) for value in inputs]
+    shapes = [shape_of(value) for value in inputs]
     if node.op_type in ("MatMul", "MatMulInteger", "Gemm", "QLinearMatMul"):
         return outputs * max((side for shape in shapes[:2] for side in shape), default=1)
     if node.op_type.startswith(("Conv", "DeformConv", "QLinearConv")):
         weight = shapes[3 if node.op_type == "QLinearConv" else 1] if len(shapes) > 1 else ()
         return outputs * int(prod(weight[1:]))
+    if node.op_type == "Det":
+        return int(prod(shapes[0])) * max(shapes[0], default=1) if shapes else 0
     if node.op_type == "Einsum":
         return _einsum(next((a.s.decode() for a in node.attribute if a.name == "equation"), ""), shapes)
     return outputs

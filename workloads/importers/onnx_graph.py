@@ -18,7 +18,8 @@ import numpy as np
 from ..errors import InputError
 from ..extras import need
 from ..files.container import one_line, read_bytes
-from .onnx_bounds import VALUES_LIMIT, Bounds, check_functions
+from .onnx_bounds import Bounds, check_functions
+from .onnx_costs import NOT_COMPUTED, check_described, check_strings
 from .onnx_operators import own_operators
 
 Values = dict[str, Any]
@@ -46,8 +47,11 @@ def read_model(path: Path) -> Any:
         for tensor in _tensors(model.graph):
             _read_external(tensor, path)
         check_functions(model)
+        for part in (model.graph, *model.functions):
+            check_described(part)
         model = inline_local_functions(model) if model.functions else model
-        _seed(model.graph)
+        check_strings(model)
+        _settle(model.graph)
         return model
     except InputError as error:
         told = str(error)
@@ -67,16 +71,22 @@ def _tensors(graph: Any) -> Iterable[Any]:
                 yield from _tensors(inner)
 
 
-def _seed(graph: Any) -> None:
-    """Give every operator that draws numbers a seed, so that the same samples give the same trace."""
+def _settle(graph: Any) -> None:
+    """Give every operator that draws numbers a seed, so that the same samples give the same trace.
+
+    Take locales away, which change no letter, and would be those of the whole process.
+    """
     from onnx.helper import make_attribute
 
     for index, node in enumerate(graph.node):
+        for attribute in [each for each in node.attribute if node.op_type == "StringNormalizer"]:
+            if attribute.name == "locale":
+                node.attribute.remove(attribute)
         if node.op_type in DRAWS and not any(each.name == "seed" for each in node.attribute):
             node.attribute.append(make_attribute("seed", float(index)))
         for attribute in node.attribute:
             for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                _seed(inner)
+                _settle(inner)
 
 
 def _read_external(tensor: Any, path: Path) -> None:
@@ -105,36 +115,6 @@ def _read_external(tensor: Any, path: Path) -> None:
     load_external_data_for_tensor(tensor, str(folder))
     tensor.data_location = tensor.DEFAULT
     del tensor.external_data[:]
-
-
-def check_sizes(model: Any, feeds: Values) -> None:
-    """Raise InputError where an array would come to more than `VALUES_LIMIT` numbers, as far as shapes are known."""
-    import onnx
-
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    for each in copy.graph.input:
-        if each.name in feeds:
-            kind = onnx.helper.np_dtype_to_tensor_dtype(feeds[each.name].dtype)
-            each.CopyFrom(onnx.helper.make_tensor_value_info(each.name, kind, feeds[each.name].shape))
-    try:
-        inferred = onnx.shape_inference.infer_shapes(copy, data_prop=True)
-    except Exception as error:
-        raise InputError(f"the shapes of the model must fit together, and do not ({one_line(error)})") from None
-    for each in _described_values(inferred.graph):
-        sides = [side.dim_value for side in each.type.tensor_type.shape.dim]
-        if prod(max(side, 1) for side in sides) > VALUES_LIMIT:
-            where = f"{one_line(each.name)} would be {tuple(sides)}"
-            raise InputError(f"an array must come to at most {VALUES_LIMIT} numbers, and {where}")
-
-
-def _described_values(graph: Any) -> Iterable[Any]:
-    """Return what is known of every value of the graph and of the graphs in it."""
-    yield from [*graph.value_info, *graph.output]
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                yield from _described_values(inner)
 
 
 def input_names(model: Any) -> list[str]:
@@ -195,7 +175,8 @@ def constants(model: Any) -> Values:
     nodes = []
     for node in model.graph.node:
         reads = [*filter(None, node.input), *_outer(node)]
-        if node.op_type in DRAWS or any(name not in known for name in reads) or given & set(node.output):
+        unsettled = node.op_type in DRAWS or node.op_type in NOT_COMPUTED
+        if unsettled or any(name not in known for name in reads) or given & set(node.output):
             continue
         nodes.append(node)
         known |= set(filter(None, node.output))
@@ -228,12 +209,14 @@ def _outer(node: Any) -> Iterable[str]:
 def values(model: Any, feeds: Values) -> Values:
     """Return every array that the graph computes from ``feeds``, by name. Raises InputError where it does not run."""
     numbers = sum(prod(tensor.dims) for tensor in _tensors(model.graph)) + sum(map(np.size, feeds.values()))
+    characters = check_strings(model) + sum(each.itemsize * each.size // 4 for each in feeds.values() if _is_text(each))
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            found: Any = Bounds(numbers).evaluator(model, own_operators(model)).run(None, feeds, intermediate=True)
+            evaluator = Bounds(numbers, characters).evaluator(model, own_operators(model))
+            found: Any = evaluator.run(None, feeds, intermediate=True)
             return {name: value for name, value in found.items() if name}  # "" is what a node leaves out
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # of an operator, whatever it met
         first = error
@@ -246,6 +229,10 @@ def values(model: Any, feeds: Values) -> Values:
         ) from None
     except Exception as error:
         raise InputError(f"the model must run on these samples, and does not ({one_line(error)})") from None
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "SU"
 
 
 def _by_runtime(model: Any, feeds: Values) -> Values:

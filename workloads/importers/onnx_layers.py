@@ -11,8 +11,7 @@ Source of the operators: the ONNX operator schemas, https://onnx.ai/onnx/operato
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,13 +19,15 @@ import numpy as np
 from ..errors import InputError
 from ..files.container import one_line
 from .onnx_bounds import check_padding
+from .onnx_costs import attribute
+from .onnx_found import Found, Layers, Product, Values
 
-Values = Mapping[str, Any]
 # Rows of torch's gates among those of ONNX: i f g o of iofc, r z n of zrh.
 GATES = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}
 MULTIPLY = (
     "ConvTranspose", "ConvInteger", "QLinearConv", "QLinearMatMul", "Einsum", "DeformConv", "Attention", "STFT", "DFT",
 )  # fmt: skip
+ELEMENTWISE, SUMS = ("Mul", "Div"), ("ReduceSum", "ReduceMean")
 INSIDE = ("If", "Loop", "Scan", "SequenceMap")
 FREE = ("", "ai.onnx")
 NAMELESS = re.compile(
@@ -36,48 +37,6 @@ SAME_VALUE = (
     "Identity", "Cast", "Transpose", "DequantizeLinear", "QuantizeLinear", "Reshape", "Unsqueeze",
     "Squeeze", "Mul", "Sub",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Found:
-    """A layer before it has inputs.
-
-    ``weight`` (out, in, ...) float32. ``node`` reads it as its input number ``slot``, laid out so that ``to_node``
-    turns a mask of ``weight`` into one of that. ``zero``: what a pruned weight is there. ``inputs`` names the array
-    that it is fed with, which ``fed`` turns, all values known, into a trace's inputs and attributes.
-    """
-
-    layer: str
-    op: str
-    node: int
-    slot: int
-    weight: np.ndarray
-    bias: np.ndarray | None
-    inputs: str
-    fed: Callable[[np.ndarray, Values], tuple[np.ndarray, dict[str, Any]]]
-    to_node: Callable[[np.ndarray], np.ndarray] = field(default=lambda mask: mask)
-    zero: np.ndarray | None = None
-    flat: bool = False
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Product:
-    """A product of two activations: of the arrays ``left`` and ``right``, transposed where it says so."""
-
-    layer: str
-    node: int
-    left: str
-    right: str
-    transposed: tuple[bool, bool] = (False, False)
-
-
-@dataclass(frozen=True, eq=False)
-class Layers:
-    """What a graph holds: layers and products in order, by operator why it is none, and how many operate on values."""
-
-    found: list[Found | Product]
-    left: dict[str, str]
-    beside: dict[str, int]
 
 
 def layers_of(model: Any, known: Values) -> Layers:
@@ -97,6 +56,8 @@ class _Reader:
             for name in node.input:
                 self.readers.setdefault(name, []).append(node)
         self.outputs = {each.name for each in self.graph.output}
+        given = [each for each in self.graph.input if each.type.tensor_type.HasField("shape")]
+        self.sides = {each.name: len(each.type.tensor_type.shape.dim) for each in given}
         self.owners: dict[str, tuple[str, int]] = {}
         self.layers = Layers([], {}, {})
 
@@ -136,7 +97,13 @@ class _Reader:
                 what = "table" if node.op_type == "Gather" else "parameter"
                 if what == "table" or (np.ndim(value) == 1 and node.op_type.endswith("Normalization")):
                     return f"{node.op_type} with a {what} {np.shape(value)}"
+                if node.op_type in ELEMENTWISE and (_is_matrix(value) or self.is_summed(node)):
+                    return f"{node.op_type} with a parameter {np.shape(value)}, an elementwise product"
         return ""
+
+    def is_summed(self, node: Any) -> bool:
+        """Tell whether what ``node`` gives is summed up next: with a product, a product of vectors."""
+        return any(each.op_type in SUMS for name in node.output for each in self.readers.get(name, []))
 
     def matmul(self, index: int, node: Any) -> str:
         """Take a product of matrices; return why not."""
@@ -147,8 +114,9 @@ class _Reader:
             slot = 1 if right in self.known else 0
             constant, fed = (right, left) if slot else (left, right)
             array, zero = np.asarray(self.known[constant]), None
-            if array.ndim != 2:
+            if array.ndim not in (1, 2):
                 return f"{node.op_type} with a constant of {array.ndim} dimensions"
+            vector = array.ndim == 1  # one output, on either side
             if zeros[slot]:
                 if zeros[slot] not in self.known:
                     return "MatMulInteger whose zero point is computed"
@@ -156,19 +124,22 @@ class _Reader:
                 zero = zero if slot or zero.size == 1 else zero.reshape(-1, 1)  # one a column, or one a row
                 array = array.astype(np.float32) - zero.astype(np.float32)
             offset = zeros[1 - slot]
-            weight = array.T if slot else array
+            weight = array[None] if vector else array.T if slot else array
+            single = self.sides.get(fed) == 1
+            bias = self.added(node, weight.shape[0], column=not slot and not vector and not single)
 
             def feed(given: np.ndarray, values: Values) -> tuple[np.ndarray, dict[str, Any]]:
                 if offset and offset in values:
                     shift = np.asarray(values[offset]).astype(np.float32)
                     shift = shift.reshape(-1, 1) if slot and shift.size > 1 else shift
                     given = given.astype(np.float32) - shift
-                given = given[None] if given.ndim == 1 else given
+                if given.ndim == 1:  # one sample, whichever side the matrix is on
+                    return given[None], {}
                 return given if slot else np.swapaxes(given, -1, -2), {}
 
             self.take(
-                index, node, constant, slot, weight, self.added(node, weight.shape[0]) if slot else None, fed, feed,
-                to_node=lambda mask: mask.T if slot else mask, zero=zero, part=f"{not slot} {zeros[slot]}",
+                index, node, constant, slot, weight, bias, fed, feed, zero=zero, part=f"{not slot} {zeros[slot]}",
+                to_node=lambda mask: mask[0] if vector else mask.T if slot else mask,
             )  # fmt: skip
             return ""
         if whole:
@@ -176,21 +147,25 @@ class _Reader:
         self.product(index, node, left, right)
         return ""
 
-    def added(self, node: Any, size: int) -> np.ndarray | None:
-        """Return what is added to the output of ``node`` next, where it is one constant an output of the layer."""
+    def added(self, node: Any, size: int, column: bool = False) -> np.ndarray | None:
+        """Return what is added to the output of ``node`` next, where it is one constant an output of the layer.
+
+        ``column``: the outputs of a sample lie below one another.
+        """
         name = node.output[0]
         readers = self.readers.get(name, [])
         if len(readers) != 1 or readers[0].op_type != "Add" or name in self.outputs:
             return None
         other = next((each for each in readers[0].input if each != name), "")
         value = np.asarray(self.known.get(other, 0))
-        return value.reshape(-1) if value.size == size and value.shape[-1:] == (size,) else None
+        ends = (size, 1) if column else (size,)
+        return value.reshape(-1) if value.size == size and value.shape[-len(ends) :] == ends else None
 
     def gemm(self, index: int, node: Any) -> str:
         """Take a product of two matrices with a bias; return why not."""
         left, right = node.input[:2]
-        flip = bool(_attribute(node, "transA", 0)), bool(_attribute(node, "transB", 0))
-        alpha, beta = (np.float32(_attribute(node, name, 1.0)) for name in ("alpha", "beta"))
+        flip = bool(attribute(node, "transA", 0)), bool(attribute(node, "transB", 0))
+        alpha, beta = (np.float32(attribute(node, name, 1.0)) for name in ("alpha", "beta"))
         if left not in self.known and right not in self.known:
             self.product(index, node, left, right, flip)
             return ""
@@ -234,9 +209,9 @@ class _Reader:
         sides = array.ndim - 2
         if sides not in (1, 2):
             return f"Conv of {sides} dimensions"
-        stride = _attribute(node, "strides", [1] * sides)
-        dilation = _attribute(node, "dilations", [1] * sides)
-        pads, auto = _attribute(node, "pads", [0] * 2 * sides), _attribute(node, "auto_pad", b"NOTSET").decode()
+        stride = attribute(node, "strides", [1] * sides)
+        dilation = attribute(node, "dilations", [1] * sides)
+        pads, auto = attribute(node, "pads", [0] * 2 * sides), attribute(node, "auto_pad", b"NOTSET").decode()
         flat = sides == 1
         weight = array[:, :, None] if flat else array
         bias = node.input[2] if len(node.input) > 2 else ""
@@ -263,7 +238,7 @@ class _Reader:
                 given = given[:, :, None]
                 pairs = {key: [int(key != "padding"), *each] for key, each in pairs.items()}
             attributes = {key: tuple(int(each) for each in pair) for key, pair in pairs.items()}
-            return given, attributes | {"groups": int(_attribute(node, "group", 1))}
+            return given, attributes | {"groups": int(attribute(node, "group", 1))}
 
         self.take(
             index, node, constant, 1, weight, np.asarray(self.known[bias]) if bias else None, node.input[0], feed,
@@ -280,12 +255,12 @@ class _Reader:
             return f"{kind} whose weights are computed"
         if lengths:
             return f"{kind} with sequence lengths"
-        if kind == "GRU" and not _attribute(node, "linear_before_reset", 0):
+        if kind == "GRU" and not attribute(node, "linear_before_reset", 0):
             return "GRU with linear_before_reset 0, whose last matrix is fed with the reset state"
-        if kind == "LSTM" and (given[7] or _attribute(node, "input_forget", 0)):
+        if kind == "LSTM" and (given[7] or attribute(node, "input_forget", 0)):
             return "LSTM with peepholes or input_forget"
-        way = _attribute(node, "direction", b"forward").decode()
-        batch_first = bool(_attribute(node, "layout", 0))
+        way = attribute(node, "direction", b"forward").decode()
+        batch_first = bool(attribute(node, "layout", 0))
         if not node.output[0]:
             node.output[0] = f"gossamer::states_{index}"
         states = node.output[0]
@@ -384,9 +359,5 @@ class _Reader:
         return found
 
 
-def _attribute(node: Any, name: str, default: Any) -> Any:
-    """Return the attribute ``name`` of ``node``, plain."""
-    from onnx.helper import get_attribute_value
-
-    value = next((get_attribute_value(each) for each in node.attribute if each.name == name), default)
-    return list(value) if isinstance(default, list) else value
+def _is_matrix(value: Any) -> bool:
+    return len([side for side in np.shape(value) if side > 1]) > 1

@@ -2,12 +2,14 @@
 
 What differs was found by comparing both with onnxruntime, operator by operator (onnx 1.23): batch norms before version
 14 take the batch's own mean, softmax before 13 is not over all later axes, pooling misplaces padding, GlobalMaxPool is
-right in two dimensions alone. Source of what is right: the ONNX operator schemas, https://onnx.ai/onnx/operators.
+right in two dimensions alone, LRN sums over as many channels as there are samples. ConvTranspose and Erf are right, and
+take much time or memory. Source of what is right: the ONNX operator schemas, https://onnx.ai/onnx/operators.
 Needs the extra `onnx`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import product as places_of
 from math import prod
@@ -17,6 +19,7 @@ import numpy as np
 
 from .onnx_bounds import check_padding
 
+BLOCK = 2**16  # numbers
 # From which version the reference evaluator's own operators are right.
 COERCED, NORMED, RESIZED, ZEROED = 13, 14, 11, 19
 
@@ -28,6 +31,8 @@ def own_operators(model: Any) -> list[Any]:
         "GlobalMaxPool": lambda x: x.max(axis=tuple(range(2, x.ndim)), keepdims=True),
         "GatherElements": gather_elements,
         "OneHot": one_hot,
+        "Erf": erf,
+        "LRN": local_response,
     }
     if version < COERCED:
         plain |= {"Softmax": softmax, "LogSoftmax": log_softmax, "Hardmax": hardmax}
@@ -132,6 +137,27 @@ def one_hot(indices: np.ndarray, depth: np.ndarray, values: np.ndarray, axis: in
     return made
 
 
+def local_response(
+    x: np.ndarray, size: int = 1, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0
+) -> np.ndarray:
+    """Return ``x`` divided by a power of what the squares of ``size`` neighbouring channels come to."""
+    channels = np.arange(x.shape[1])
+    sums = np.concatenate([np.zeros_like(x[:, :1], np.float64), np.cumsum(np.square(x, dtype=np.float64), axis=1)], 1)
+    last = np.minimum(channels + size // 2 + 1, len(channels))
+    near = sums[:, last] - sums[:, np.maximum(channels - (size - 1) // 2, 0)]
+    found: np.ndarray = x / (bias + alpha / size * near) ** beta
+    return found.astype(x.dtype)
+
+
+def erf(x: np.ndarray) -> np.ndarray:
+    """Return the error function of each of ``x``, a block at a time: numbers on the way are objects."""
+    act, found = np.vectorize(math.erf, otypes=["d"]), np.empty(x.size, x.dtype)
+    rest = x.reshape(-1)
+    for first in range(0, x.size, BLOCK):
+        found[first : first + BLOCK] = act(rest[first : first + BLOCK])
+    return found.reshape(x.shape)
+
+
 def dequantize_linear(
     x: np.ndarray, scale: np.ndarray, zero: np.ndarray | None = None, axis: int = 1, **newer: Any
 ) -> np.ndarray:
@@ -209,10 +235,8 @@ def _every(place: Iterable[int], spread: Sequence[int], stride: Sequence[int], c
 
 def _transposed(
     node: Any, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, **options: Any
-) -> np.ndarray | None:
+) -> np.ndarray:
     groups = options.get("group") or 1
-    if groups == 1 and not options.get("output_shape"):
-        return None
     kernel, sides = weight.shape[2:], x.ndim - 2
     stride = options.get("strides") or [1] * sides
     spread = options.get("dilations") or [1] * sides
