@@ -37,11 +37,11 @@ def narrow_to_float32(bits: np.ndarray, dtype: str) -> np.ndarray:
         return bfloat16_to_float32(bits)
     every = np.arange(256, dtype=np.uint16)
     if dtype == "F8_E5M2":  # the upper half of a float16
-        return (every << 8).view(np.float16).astype(np.float32)[bits]
+        return np.asarray((every << 8).view(np.float16).astype(np.float32)[bits])
     exponent, digits = (every >> 3) & 15, (every & 7).astype(np.float32)
     values = np.where(exponent > 0, np.ldexp(1 + digits / 8, exponent.astype(np.int32) - 7), np.ldexp(digits, -9))
     values[(every & 127) == 127] = np.nan  # the one pattern that is no number; there are no infinities
-    return np.where(every < 128, values, -values).astype(np.float32)[bits]
+    return np.asarray(np.where(every < 128, values, -values).astype(np.float32)[bits])
 
 
 def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
