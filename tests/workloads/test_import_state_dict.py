@@ -82,11 +82,11 @@ def test_every_matrix_of_a_module_is_a_layer_and_every_other_tensor_is_listed(ne
     assert trace.provenance["not_simulated"] == {
         "embed.weight": "an embedding, by its name",
         "deep.weight": "a weight of 5 dimensions",
-        "deep.bias": "one value a channel, as of a norm",
-        "norm.weight": "one value a channel, as of a norm",
-        "norm.bias": "one value a channel, as of a norm",
-        "norm.running_mean": "one value a channel, as of a norm",
-        "norm.running_var": "one value a channel, as of a norm",
+        "deep.bias": "one value a channel, as of a norm or a bias",
+        "norm.weight": "one value a channel, as of a norm or a bias",
+        "norm.bias": "one value a channel, as of a norm or a bias",
+        "norm.running_mean": "one value a channel, as of a norm or a bias",
+        "norm.running_var": "one value a channel, as of a norm or a bias",
         "norm.num_batches_tracked": "int64 is no weight",
         "scale": "a parameter called scale, not weight",
     }
@@ -239,7 +239,7 @@ def test_what_is_no_state_dict_is_refused(tmp_path):
     torch.save({"norm.weight": torch.ones(4)}, path)
     assert message(path) == (
         f"{path}: a state dict must hold a weight of a linear, convolution or recurrent layer: "
-        "norm.weight, one value a channel, as of a norm"
+        "norm.weight, one value a channel, as of a norm or a bias"
     )
     missing = tmp_path / "none.pt"
     assert (

@@ -55,8 +55,11 @@ class _Tensor(msgspec.Struct):
 class StreamedContainer:
     """A .safetensors file whose header is known and whose tensors are read when they are asked for."""
 
-    def __init__(self, path: Path, kind: str = "a trace file") -> None:
-        """Read the header. Raises InputError, saying that a ``kind`` was wanted, and for what is no whole container."""
+    def __init__(self, path: Path, kind: str = "a trace file", *, any_dtype: bool = False) -> None:
+        """Read the header. Raises InputError, saying that a ``kind`` was wanted, and for what is no whole container.
+
+        ``any_dtype``: tensors that cannot be read are no error; their dtypes come into ``unreadable``.
+        """
         from safetensors import SafetensorError, safe_open
 
         self.path = path
@@ -75,8 +78,9 @@ class StreamedContainer:
                 f"{path}: the file must be a whole .safetensors container, and is not ({one_line(error)}); "
                 "copy or write it again"
             ) from None
-        unknown = next((name for name, tensor in described.items() if tensor.dtype not in DTYPES), None)
-        if unknown is not None:
+        self.unreadable = {name: tensor.dtype for name, tensor in described.items() if tensor.dtype not in DTYPES}
+        unknown = next(iter(self.unreadable), None)
+        if unknown is not None and not any_dtype:
             raise InputError(
                 f"{path}: tensor {unknown!r} must be one of {', '.join(DTYPES)}, not {described[unknown].dtype}; "
                 "convert it"
@@ -84,6 +88,7 @@ class StreamedContainer:
         self.tensors = {
             name: Info(tensor.dtype, tensor.shape, 8 + size + tensor.data_offsets[0], 8 + size + tensor.data_offsets[1])
             for name, tensor in sorted(described.items())
+            if name not in self.unreadable
         }
 
     @property

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
 from ..extras import need
 from ..files.drawn import Draw
-from ..trace import Trace
+from ..files.streamed import naming
+from ..streamed import StreamedLayers
+from ..trace import Layer, Trace
 from .one_shot import parse_one_shot, prune_trace
 from .samples import read_samples
 from .state_dict import is_state_dict, trace_of_state_dict
@@ -36,7 +39,7 @@ def is_model(source: str) -> bool:
 
 def _is_cloud(source: str) -> bool:
     path = Path(source)
-    if path.suffix.lower() != ".bin":
+    if path.suffix.lower() != ".bin" or not path.is_file():
         return False
     try:
         with path.open("rb") as file:  # a SemanticKITTI scan; what torch saves is a zip or begins a pickle
@@ -117,10 +120,17 @@ def pruned(trace: Trace, prune: str | None, exclude: Iterable[str], name: str) -
         if exclude:
             raise InputError(f"{name}: exclude is for prune, and there is none; leave it out")
         return trace
-    try:
-        return prune_trace(trace, parse_one_shot(prune), prune, exclude)
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from None
+    with naming(Path(name)):
+        found = prune_trace(trace, parse_one_shot(prune), prune, exclude)
+    layers = found.layers
+    if not isinstance(layers, StreamedLayers):
+        return found
+
+    def load(index: int) -> Layer:
+        with naming(Path(name)):
+            return layers[index]
+
+    return replace(found, layers=StreamedLayers(layers.names, load))
 
 
 def notes_of(trace: Trace) -> list[str]:
@@ -136,7 +146,7 @@ def notes_of(trace: Trace) -> list[str]:
         f"used {count} times, its inputs one after another: {name}" for name, count in about.get("uses", {}).items()
     ]
     if about.get("turned"):
-        lines.append(f"stored (in, out), by their biases, and taken so: {_some(about['turned'])}")
+        lines.append(f"stored (in, out), by their biases or their neighbours', and taken so: {_some(about['turned'])}")
     lines += [f"padded, {what}: {name}" for name, what in about.get("padded", {}).items()]
     if about.get("unmasked"):
         names = _some(about["unmasked"])

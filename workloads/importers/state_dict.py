@@ -33,7 +33,10 @@ OF_MODULES = re.compile(
     f"|{OF_QUANTIZERS.pattern}"
 )
 TURNED = "a transposed convolution, by its bias"
-TABLE = re.compile(r"embed|(^|\.)(wte|wpe|shared)(\.|$)|relative_attention_bias", re.IGNORECASE)
+TABLE = re.compile(
+    r"embed(?!_out)|(^|[._])(emb|wte|wpe)([._]|$)|(^|\.)shared\.weight$|relative_attention_bias", re.IGNORECASE
+)
+LONGEST_KERNEL = 511  # places of a convolution of one dimension; what has more is matrices, stacked
 
 
 def trace_of_state_dict(path: str | Path, *, draw: Draw | None = None) -> Trace:
@@ -107,7 +110,7 @@ def _trace(tensors: Tensors, path: Path, draw: Draw) -> Trace:
             weight, mask = (part.cut(array) for array in found.read(part.weight, tensors.read))
             assert weight is not None
             weight = without_negative_zeros(to_float32(weight, f"{where}: tensor weight"))
-            bias = None if part.bias is None else found.read(part.bias, tensors.read)[0][part.rows]
+            bias = None if part.bias is None else found.read(part.bias, tensors.read)[0][part.bias_rows]
             return Layer(
                 name=name,
                 op="linear" if weight.ndim == 2 else "conv2d",
@@ -143,6 +146,7 @@ class Part:
     weight: str
     rows: slice
     bias: str | None
+    bias_rows: slice
     flat: bool
     turned: bool = False
 
@@ -164,74 +168,99 @@ def _parts(found: Masked, infos: Mapping[str, Info]) -> tuple[dict[str, Part], d
     biases: set[str] = set()
     for name, tensor in found.values.items():
         info = infos[tensor]
-        reason = _no_kernel(name, info)
+        own_bias = found.values.get(f"{name.rpartition('.')[0]}.bias".lstrip("."))
+        reason = _no_kernel(name, info, None if own_bias is None else infos[own_bias].shape)
         if reason:
             left.setdefault(name, reason)
             continue
-        for layer, rows, bias_name in _matrices(name, info.shape[0]):
+        for layer, rows, bias_name, bias_rows in _matrices(name, info.shape[0]):
             layer = layer or "weight"
             if layer in parts:
                 left[name] = f"a second weight of {layer}"
                 continue
             shape = infos[found.values[bias_name]].shape if bias_name in found.values else ()
-            fits = len(shape) == 1 and shape[0] >= (rows.stop or 0) and (rows.stop or shape[0] == info.shape[0])
-            turned = not fits and rows == slice(None) and shape == info.shape[1:2]
+            fits = len(shape) == 1 and (shape[0] >= bias_rows.stop if bias_rows.stop else shape[0] == info.shape[0])
+            turned = not fits and bias_rows == slice(None) and shape == info.shape[1:2]
             if turned and info.ndim > 2:
                 left[name], left[bias_name] = TURNED, f"the bias of {TURNED}"
                 continue
-            parts[layer] = Part(name, rows, bias_name if fits or turned else None, info.ndim == 3, turned)
+            bias = bias_name if fits or turned else None
+            parts[layer] = Part(name, rows, bias, bias_rows, info.ndim == 3, turned)
             if fits or turned:
                 biases.add(bias_name)
-    return _squares_turned(parts, {layer: infos[found.values[part.weight]].shape for layer, part in parts.items()}), {
-        name: why for name, why in left.items() if name not in biases
-    }
+    shapes = {layer: infos[found.values[part.weight]].shape for layer, part in parts.items()}
+    return _squares_turned(parts, shapes), {name: why for name, why in left.items() if name not in biases}
 
 
 def _squares_turned(parts: dict[str, Part], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Part]:
-    """Return ``parts``, the square matrices, of which the bias tells nothing, stored as most of the others are."""
-    biased = {layer: part for layer, part in parts.items() if part.bias and part.rows == slice(None)}
-    told = [part.turned for layer, part in biased.items() if shapes[layer][0] != shapes[layer][1]]
-    if 2 * sum(told) <= len(told):
-        return parts
-    square = [layer for layer in biased if len(shapes[layer]) == 2 and shapes[layer][0] == shapes[layer][1]]
-    return parts | {layer: replace(parts[layer], turned=True) for layer in square}
+    """Return ``parts``, each square matrix, of which the bias tells nothing, stored as most of its neighbours are.
+
+    Those are the matrices that are not square, under the innermost of the modules around it that has any.
+    """
+    matrices = [
+        name for name, part in parts.items() if part.bias and part.rows == slice(None) and len(shapes[name]) == 2
+    ]
+    told: dict[str, list[int]] = {}  # by module: matrices that are stored (in, out), and all
+    for name in matrices:
+        if shapes[name][0] != shapes[name][1]:
+            for module in _around(name):
+                counts = told.setdefault(module, [0, 0])
+                counts[0] += parts[name].turned
+                counts[1] += 1
+    turned = {}
+    for name in matrices:
+        nearest = next((told[module] for module in _around(name) if module in told), (0, 0))
+        if shapes[name][0] == shapes[name][1] and 2 * nearest[0] > nearest[1]:
+            turned[name] = replace(parts[name], turned=True)
+    return parts | turned
 
 
-def _no_kernel(name: str, array: Info) -> str:
-    """Return why the tensor is no matrix or kernel, "" where it is one."""
+def _around(name: str) -> list[str]:
+    """Return the modules around the layer ``name``, the innermost first, and "" last."""
+    words = name.split(".")[:-1]
+    return [".".join(words[:end]) for end in range(len(words), -1, -1)]
+
+
+def _no_kernel(name: str, array: Info, bias: tuple[int, ...] | None) -> str:
+    """Return why the tensor is no matrix or kernel, "" where it is one; ``bias``: the shape of the one beside it."""
     last = name.rpartition(".")[2]
     if OF_QUANTIZERS.search(name):
         return "packed by a quantizer: export the module instead"
     if not array.dtype.startswith("float"):
         return f"{array.dtype} is no weight"
     if array.ndim < 2:
-        return "one value a channel, as of a norm" if array.ndim else "a single number"
+        return "one value a channel, as of a norm or a bias" if array.ndim else "a single number"
     if array.ndim > 4:
         return f"a weight of {array.ndim} dimensions"
-    if TABLE.search(name):
+    if TABLE.search(name) and array.ndim == 2 and bias is None:
         return "an embedding, by its name"
+    if bias == array.shape:
+        return "one value an element, as of a norm"
+    if array.ndim == 3 and bias is None and array.shape[2] > LONGEST_KERNEL:
+        return "matrices, stacked, as of experts"
     if RECURRENT.fullmatch(name) or last in ("weight", "w", "in_proj_weight") or last.endswith("_proj_weight"):
         return "" if 0 not in array.shape else f"empty, {array.shape}"
     return f"a parameter called {last}, not weight"
 
 
-def _matrices(name: str, height: int) -> list[tuple[str, slice, str]]:
-    """Return layer, rows and name of the bias of each matrix that the parameter ``name`` of ``height`` rows holds."""
+def _matrices(name: str, height: int) -> list[tuple[str, slice, str, slice]]:
+    """Return what the parameter ``name`` of ``height`` rows holds: layer, rows, and the bias and its rows, of each."""
     owner, dot, last = name.rpartition(".")
+    every = slice(None)
     recurrent = RECURRENT.fullmatch(name)
     if recurrent:
         layer = f"{owner}{dot}{recurrent['kind']}{recurrent['place'] or ''}"
-        return [(layer, slice(None), f"{owner}{dot}{last.replace('weight', 'bias', 1)}")]
+        return [(layer, every, f"{owner}{dot}{last.replace('weight', 'bias', 1)}", every)]
+    thirds = {part: slice(i * height, (i + 1) * height) for i, part in enumerate(("q", "k", "v"))}
     if last == "in_proj_weight" and height % 3 == 0:
-        width = height // 3
-        bias = f"{owner}{dot}in_proj_bias"
-        return [
-            (f"{owner}{dot}{part}_proj", slice(i * width, (i + 1) * width), bias)
-            for i, part in enumerate(("q", "k", "v"))
-        ]
+        thirds = {part: slice(i * (height // 3), (i + 1) * (height // 3)) for i, part in enumerate(thirds)}
+        return [(f"{owner}{dot}{part}_proj", rows, f"{owner}{dot}in_proj_bias", rows) for part, rows in thirds.items()]
+    part = last.removesuffix("_proj_weight")
+    if part in thirds:  # an attention whose keys or values have a width of their own
+        return [(f"{owner}{dot}{part}_proj", every, f"{owner}{dot}in_proj_bias", thirds[part])]
     if last.endswith("_proj_weight"):
-        return [(f"{owner}{dot}{last.removesuffix('_weight')}", slice(None), f"{owner}{dot}{last[:-6]}bias")]
-    return [(owner, slice(None), f"{owner}{dot}bias")]
+        return [(f"{owner}{dot}{part}_proj", every, f"{owner}{dot}{last[:-6]}bias", every)]
+    return [(owner, every, f"{owner}{dot}bias", every)]
 
 
 def _inputs(index: int, shape: tuple[int, ...], draw: Draw, name: str) -> np.ndarray:

@@ -69,8 +69,8 @@ def open_state_dict(path: Path) -> Tensors:
         return _of_shards(path)
     match path.suffix.lower():
         case ".safetensors":
-            container = StreamedContainer(path, "a state dict")
-            return _of_containers(dict.fromkeys(container.tensors, container), {})
+            container = StreamedContainer(path, "a state dict", any_dtype=True)
+            return _of_containers(dict.fromkeys(container.tensors, container), _unread(container))
         case ".npz":
             arrays = read_npz(path)
             infos = {name: Info(array.shape, array.dtype.name) for name, array in arrays.items()}
@@ -117,7 +117,10 @@ def _of_shards(path: Path) -> Tensors:
                 raise InputError(
                     f"{path}: a shard must be a .safetensors file beside the index, not {one_line(file)!r}; rename it"
                 )
-            shards[file] = StreamedContainer(path.parent / file, "a shard")
+            shards[file] = StreamedContainer(path.parent / file, "a shard", any_dtype=True)
+            left |= _unread(shards[file])
+        if name in shards[file].unreadable:
+            continue
         if name not in shards[file].tensors:
             raise InputError(
                 f"{path}: tensor {one_line(name)!r} must be in {file}, as the index has it, and is not; "
@@ -127,6 +130,10 @@ def _of_shards(path: Path) -> Tensors:
     for file, shard in shards.items():
         left |= {name: f"in {file}, and not in the index" for name in shard.tensors if name not in found}
     return _of_containers(found, left)
+
+
+def _unread(container: StreamedContainer) -> dict[str, str]:
+    return {name: f"{dtype} is no weight" for name, dtype in container.unreadable.items()}
 
 
 def _unpickled(path: Path) -> Tensors:

@@ -39,6 +39,8 @@ def is_checkpoint(path: str | Path) -> bool:
     """Tell whether the file at ``path`` is a checkpoint of `train`: False for any other, missing ones too."""
     from safetensors import SafetensorError, safe_open
 
+    if not Path(path).is_file():  # opening a pipe would take its beginning
+        return False
     try:
         with safe_open(path, framework="numpy") as file:
             return KEY in (file.metadata() or {})
