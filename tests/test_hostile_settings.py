@@ -28,7 +28,7 @@ from gossamer.simulator.energy import read_energy_table
 from gossamer.simulator.store import Store
 from gossamer.simulator.sweep import Case, grid_points, sweep
 from gossamer.workloads import InputError
-from gossamer.workloads.files import container, settings
+from gossamer.workloads.files import container
 from gossamer.workloads.files.container import read_bytes, size_of
 from gossamer.workloads.files.settings import KEY_PARTS, SETTINGS_BYTES, parse_toml
 from gossamer.workloads.importers.one_shot import parse_one_shot
