@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..workloads.errors import InputError
+from ..workloads.errors import InputError, shown
 
 LIMIT = 1_000_000  # events: some 110 MB as Chrome trace JSON, about what its viewers open
 
@@ -47,9 +47,10 @@ class Timeline:
     _before: dict[str, Change] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.start < 0 or (self.end is not None and self.end <= self.start):
-            end = "" if self.end is None else self.end
-            raise InputError(f"a window must start at cycle 0 or later and end after its start, not {self.start}:{end}")
+        if not 0 <= self.start < 2**63 or (self.end is not None and self.end <= self.start):
+            end = "" if self.end is None else shown(self.end)
+            window = f"{shown(self.start)}:{end}"
+            raise InputError(f"a window must start at a cycle from 0 to 2^63 and end after its start, not {window}")
         if self.limit < 1:
             raise InputError(f"the limit of a timeline must be at least 1 event, not {self.limit}")
 

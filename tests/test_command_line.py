@@ -202,7 +202,7 @@ def test_the_demonstration_writes_what_it_names(capsys):
         (("simulate", "lenet-digits-imp", "--timeline", "t.vcd", "--engine", "event", "--window", "5"),
          "a window must be START:END in cycles, not '5'; as in 1000:2000, :2000 or 1000:"),
         (("simulate", "lenet-digits-imp", "--timeline", "t.vcd", "--engine", "event", "--window", "7:7"),
-         "a window must start at cycle 0 or later and end after its start, not 7:7"),
+         "a window must start at a cycle from 0 to 2^63 and end after its start, not 7:7"),
         (("simulate", "lenet-digits-imp", "--window", "5:6"),
          "--window is for --timeline, not '5:6' alone; name a file with --timeline"),
         (("simulate", "lenet-digits-imp", "--json", "no/such/r.json"),

@@ -122,8 +122,9 @@ def test_what_is_left_out_is_said():
 @pytest.mark.parametrize(
     ("window", "message"),
     [
-        ({"start": -1}, "a window must start at cycle 0 or later and end after its start, not -1:"),
-        ({"start": 5, "end": 4}, "a window must start at cycle 0 or later and end after its start, not 5:4"),
+        ({"start": -1}, "a window must start at a cycle from 0 to 2^63 and end after its start, not -1:"),
+        ({"start": 2**63}, f"a window must start at a cycle from 0 to 2^63 and end after its start, not {2**63}:"),
+        ({"start": 5, "end": 4}, "a window must start at a cycle from 0 to 2^63 and end after its start, not 5:4"),
         ({"limit": 0}, "the limit of a timeline must be at least 1 event, not 0"),
     ],
 )

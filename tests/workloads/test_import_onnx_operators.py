@@ -159,6 +159,14 @@ def test_an_error_function_is_the_same_a_block_at_a_time(tmp_path):
     assert run(tmp_path, node("Erf", "x"), {"x": drawn(0, 4)}, 13).shape == (0, 4)
 
 
+@pytest.mark.parametrize("approximate", ["none", "tanh", None])
+def test_a_gelu_takes_no_more_than_blocks_beside_its_numbers(tmp_path, approximate):
+    x = drawn(3, 2**15 + 7) * 4
+    said = {} if approximate is None else {"approximate": approximate}
+    expected = F.gelu(torch.from_numpy(x), approximate=approximate or "none")
+    same(run(tmp_path, node("Gelu", "x", **said), {"x": x}, 20), expected)
+
+
 def test_one_of_many_takes_a_depth_in_a_list(tmp_path):
     made = node("OneHot", "x d v", axis=0)
     places, ends = np.array([0, 2, -1]), np.array([-1, 1], np.float32)

@@ -2,9 +2,9 @@
 
 What differs was found by comparing both with onnxruntime, operator by operator (onnx 1.23): batch norms before version
 14 take the batch's own mean, softmax before 13 is not over all later axes, pooling misplaces padding, GlobalMaxPool is
-right in two dimensions alone, LRN sums over as many channels as there are samples. ConvTranspose and Erf are right, and
-take much time or memory. Source of what is right: the ONNX operator schemas, https://onnx.ai/onnx/operators.
-Needs the extra `onnx`.
+right in two dimensions alone, LRN sums over as many channels as there are samples. ConvTranspose, Erf and with it Gelu
+are right, and take much time or memory. Source of what is right: the ONNX operator schemas,
+https://onnx.ai/onnx/operators. Needs the extra `onnx`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ def own_operators(model: Any) -> list[Any]:
         "GatherElements": gather_elements,
         "OneHot": one_hot,
         "Erf": erf,
+        "Gelu": gelu,
         "LRN": local_response,
     }
     if version < COERCED:
@@ -155,6 +156,19 @@ def erf(x: np.ndarray) -> np.ndarray:
     rest = x.reshape(-1)
     for first in range(0, x.size, BLOCK):
         found[first : first + BLOCK] = act(rest[first : first + BLOCK])
+    return found.reshape(x.shape)
+
+
+def gelu(x: np.ndarray, approximate: str | bytes = "none") -> np.ndarray:
+    """Return x times the share of a normal distribution below it, a block at a time, in float64 on the way."""
+    found, rest = np.empty(x.size, x.dtype), x.reshape(-1)
+    for first in range(0, x.size, BLOCK):
+        part = rest[first : first + BLOCK].astype(np.float64)
+        if approximate in ("tanh", b"tanh"):
+            share = np.tanh(math.sqrt(2 / math.pi) * (part + 0.044715 * part**3))
+        else:
+            share = erf(part / math.sqrt(2))
+        found[first : first + BLOCK] = 0.5 * part * (1 + share)
     return found.reshape(x.shape)
 
 
