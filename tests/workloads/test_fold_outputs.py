@@ -1,11 +1,13 @@
 """A layer whose output leaves the network keeps its batch norm apart, in whatever it leaves."""
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from torch import nn
+from torch.utils._pytree import register_pytree_node
 
 from gossamer.workloads.training.capture import capture_all
 
@@ -30,6 +32,38 @@ class Named(OrderedDict):
     """As transformers returns."""
 
 
+@dataclass(slots=True)
+class Slotted:
+    features: Any
+    logits: Any
+
+
+class Lazy(Mapping):
+    """Refuses to be read, and has what it holds as an attribute."""
+
+    def __init__(self, held):
+        self.held = held
+
+    def __getitem__(self, key):
+        raise RuntimeError("lazy")
+
+    def __iter__(self):
+        return iter(["a"])
+
+    def __len__(self):
+        return 1
+
+
+class Node:
+    """A container that torch knows by `register_pytree_node`, and whose attributes do not hold what is in it."""
+
+    def __init__(self, *values):
+        self.flatten = lambda: (list(values), None)
+
+
+register_pytree_node(Node, lambda node: node.flatten(), lambda values, context: Node(*values))
+
+
 class Net(nn.Module):
     def __init__(self, wrap):
         super().__init__()
@@ -48,6 +82,15 @@ class Net(nn.Module):
         (Output, {}),
         (lambda conv, norm: Output(norm, [{"it": Plain(conv)}]), {}),
         (lambda conv, norm: Named(features=conv, logits=norm), {}),
+        (lambda conv, norm: deque([conv, norm]), {}),
+        (lambda conv, norm: Plain(deque([conv, norm])), {}),
+        (lambda conv, norm: frozenset([conv, norm]), {}),
+        (Slotted, {}),
+        (Node, {}),
+        (lambda conv, norm: Plain(Node(conv, norm)), {}),
+        (lambda conv, norm: (norm, Lazy(conv)), {}),
+        (lambda conv, norm: (norm, Lazy(None)), {"conv": "norm"}),
+        (lambda conv, norm: Slotted(None, norm), {"conv": "norm"}),
         (lambda conv, norm: norm, {"conv": "norm"}),
         (lambda conv, norm: Output(norm, Named(shape=conv.shape)), {"conv": "norm"}),
         (lambda conv, norm: Plain(norm), {"conv": "norm"}),

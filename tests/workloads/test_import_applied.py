@@ -200,6 +200,52 @@ def test_what_multiplies_and_is_no_layer_is_listed(make, note):
     assert notes_of(trace) == [f"not simulated, {note}"]
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_computed_weight_is_one_however_it_was_spread_and_however_many_samples_there_are(batch):
+    def act(net, x):
+        return x @ F.normalize(net.p)[None].repeat(len(x), 1, 1).transpose(1, 2)
+
+    _, layers, outputs = captured(net_of(act, p=parameter(4, 8)), drawn(batch, 5, 8))
+    assert list(layers) == ["first", "p"]
+    np.testing.assert_allclose(product(layers["p"]), rows(outputs, -1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_first_state_is_no_weight(batch):
+    def act(net, x):
+        state = torch.zeros(len(x), 8, 8)
+        for step in range(2):
+            token = x[:, step, :, None]
+            x, state = x @ state + 1, state + token @ token.transpose(1, 2)
+        return x
+
+    _, layers, _ = captured(net_of(act), drawn(batch, 5, 8), products=True)
+    assert list(layers) == ["first", "matmul1", "matmul2", "matmul3", "matmul4"]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_buffer_that_caches_keys_is_no_weight(batch):
+    def act(net, x):
+        net.keys[: len(x), :5] = x
+        return x @ net.keys[: len(x)].transpose(1, 2) + x @ net.keys[0, :5].T @ net.fixed
+
+    net = net_of(act, keys=torch.zeros(4, 5, 8), fixed=drawn(5, 5, seed=3))
+    trace, layers, _ = captured(net, drawn(batch, 5, 8), products=True)
+    assert list(layers) == ["first", "matmul1", "matmul2", "fixed"] and not notes_of(trace)
+
+
+def test_a_table_that_is_clipped_as_it_is_looked_up_stays_a_weight():
+    net = net_of(lambda net, x: F.linear(x, net.table.weight) + net.table(torch.arange(6)).sum(),
+                 table=nn.Embedding(6, 8, max_norm=1.0))  # fmt: skip
+    _, layers, _ = captured(net)
+    assert list(layers) == ["first", "table"]
+
+
+def test_a_module_of_torch_that_multiplies_inside_is_listed_by_its_kind():
+    trace = trace_of_module(net_of(lambda net, x: net.two(x, x), two=nn.Bilinear(8, 8, 4)), X)
+    assert notes_of(trace) == ["not simulated, Bilinear: two"]
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_network_of_such_alone_is_refused_with_the_reason():
     with pytest.raises(InputError) as told:

@@ -122,11 +122,41 @@ def test_what_fits_no_argument_is_one_line(kind, names, told):
     assert str(error.value) == f"samples must be named as forward's arguments, {told}"
 
 
-@pytest.mark.parametrize("dtype", ["bool", "int8", "uint8", "int16", "int32", "int64", "uint16"])
+@pytest.mark.parametrize("dtype", ["bool", "int8", "uint8", "int64"])
 def test_whole_numbers_and_truth_values_keep_their_dtype(dtype, tmp_path):
     np.savez(tmp_path / "x.npz", x=np.ones((3, 8), dtype))
     (made,) = arguments_of(Plain(), read_samples(tmp_path / "x.npz")).values
     assert made.dtype == getattr(torch, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["int16", "int32", "uint16", "uint32"])
+def test_whole_numbers_of_16_and_32_bits_become_indices(dtype, tmp_path):
+    class OneHot(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.held = nn.Linear(8, 8), nn.Embedding(8, 8)
+
+        def forward(self, ids):
+            return self.fc(nn.functional.one_hot(ids, 8) + torch.take_along_dim(self.held(ids), ids[..., None], -1))
+
+    np.save(tmp_path / "ids.npy", np.arange(6, dtype=dtype).reshape(2, 3))
+    (layer,) = trace_of_module(OneHot(), read_samples(tmp_path / "ids.npy")).layers
+    assert layer.inputs.shape == (2, 3, 8)
+
+
+@pytest.mark.parametrize("narrow_first", [True, False])
+def test_floats_have_the_dtype_of_the_first_layer(narrow_first):
+    class Body(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.start = nn.Parameter(torch.zeros(500, dtype=torch.float32 if narrow_first else torch.bfloat16))
+            self.body, self.head = nn.Linear(8, 8), nn.Linear(8, 100)
+            (self.body if narrow_first else self.head).bfloat16()
+
+        def forward(self, x):
+            return self.head(self.body(x).to(self.head.weight.dtype))
+
+    assert [layer.name for layer in trace_of_module(Body(), X).layers] == ["body", "head"]
 
 
 @pytest.mark.parametrize("dtype", [">f4", ">i8", "<f2", "longdouble", ">i2"])
@@ -137,7 +167,7 @@ def test_samples_of_any_order_of_bytes_and_width_are_read(dtype, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_floats_have_the_dtype_of_most_of_the_parameters(dtype):
+def test_floats_have_the_dtype_of_the_weights(dtype):
     net = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4)).to(dtype)
     net.scale = nn.Parameter(torch.ones(1))  # the first, and of another kind
     (made,) = arguments_of(net, {"input": X}).values

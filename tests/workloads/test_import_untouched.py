@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+from collections import Counter, defaultdict, deque
 
 import numpy as np
 import pytest
@@ -209,3 +210,49 @@ def test_a_module_that_cannot_be_copied_and_must_be_is_refused_in_one_line():
         "the network must be copied to make its masked, computed or sparse weights plain, and cannot be: cannot pickle "
         "'_thread.lock' object; make them plain where it is made, as torch.nn.utils.prune.remove does"
     )
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_statistics_are_as_before_where_a_norm_is_set_to_train(inference):
+    class Adapting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.norm = nn.Linear(8, 8), nn.BatchNorm1d(8)
+
+        def forward(self, x):
+            self.norm.train()
+            with torch.inference_mode(inference):
+                norm = self.norm
+                x = norm(self.fc(x))
+                return nn.functional.batch_norm(x, norm.running_mean, norm.running_var, training=True)
+
+    net = Adapting()
+    trace_of_module(net, X)
+    assert net.norm.running_mean.tolist() == [0] * 8 and net.norm.running_var.tolist() == [1] * 8
+    assert net.norm.num_batches_tracked == 0
+
+
+def test_containers_of_the_library_are_as_before_and_those_inside_of_them():
+    class Keeping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(8, 8)
+            self.last, self.named, self.counts = deque([1, 2], maxlen=2), defaultdict(list, a=[1]), Counter("ab")
+            self.caches = [{"k": torch.zeros(8)}]
+            self.pair = ([1], {"deep": deque()})
+
+        def forward(self, x):
+            self.last.append(3)
+            self.named["a"].append(2), self.named["b"].append(1)
+            self.counts.update("bc")
+            self.caches[0]["k"].add_(1)
+            self.caches[0] |= {"k": self.caches[0]["k"] + 1, "v": x}
+            self.pair[0].append(2), self.pair[1]["deep"].append(3)
+            return self.fc(x)
+
+    net = Keeping()
+    kept = net.caches[0]["k"]
+    trace_of_module(net, X)
+    assert (net.last, net.last.maxlen, net.named, net.counts) == (deque([1, 2]), 2, {"a": [1]}, Counter("ab"))
+    assert list(net.caches[0]) == ["k"] and net.caches[0]["k"] is kept and not kept.any()
+    assert net.pair == ([1], {"deep": deque()})

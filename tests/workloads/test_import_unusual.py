@@ -9,6 +9,7 @@ from torch.nn import functional
 from gossamer.workloads.errors import InputError
 from gossamer.workloads.importers import import_model
 from gossamer.workloads.importers.torch_module import trace_of_module
+from gossamer.workloads.training.capture import capture
 
 from .captured import by_name, drawn, seeded
 
@@ -209,6 +210,28 @@ def test_a_network_as_a_graph_gives_the_layers_of_the_network(rule):
             np.testing.assert_array_equal(layer.inputs, other.inputs)
     with pytest.raises(NotImplementedError):  # as before
         exported.eval()
+
+
+def test_a_graph_among_the_parts_is_asked_for_no_mode():
+    exported = torch.export.export(seeded(Chain), (X,)).module()
+    net = nn.Sequential(exported, nn.Linear(4, 8))
+    own = {key: vars(exported)[key] for key in ("eval", "train")}
+    assert [layer.name for layer in trace_of_module(net, X).layers] == ["0.fc", "0.held", "1"]
+    assert {key: vars(exported)[key] for key in ("eval", "train")} == own
+
+
+class Fixed(nn.Sequential):
+    def train(self, mode=True):
+        raise NotImplementedError("fixed")
+
+
+def test_a_network_that_has_one_mode_is_refused_and_left_without_hooks():
+    net = Fixed(nn.Linear(8, 8))
+    for function in (trace_of_module, capture):
+        with pytest.raises(InputError) as told:
+            function(net, X)
+        assert str(told.value) == ("the network must take the mode of evaluation, and does not: fixed")
+        assert not net[0]._forward_hooks and not net._forward_pre_hooks
 
 
 def test_a_layer_called_by_functional_call_has_the_weight_that_it_is_called_with():

@@ -158,6 +158,24 @@ def test_whatever_the_function_raises_is_told_in_one_line(tmp_path, monkeypatch)
     )
 
 
+@pytest.mark.parametrize("kind", ["ImportError", "RuntimeError", "SystemExit"])
+def test_a_module_that_refuses_to_be_asked_is_told_in_one_line(kind, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / f"asked_{kind}.py").write_text(f"def __getattr__(name):\n    raise {kind}('needs x')\n")
+    with pytest.raises(InputError) as told:
+        load_factory(f"asked_{kind}:build")
+    why = "needs x" if kind == "RuntimeError" else f"{kind} needs x"
+    assert str(told.value) == f"asked_{kind}:build: the module must give the function, and fails: {why}"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of what torch.compile imports
+def test_a_torch_without_stances_is_enough(monkeypatch):
+    net = chain()
+    net[0] = torch.compile(net[0])
+    monkeypatch.delattr(torch.compiler, "set_stance")
+    assert [layer.name for layer in trace_of_module(net, X).layers] == ["0", "2"]
+
+
 class Eighths(torch.Tensor):
     """Numbers kept as whole eighths, as quantizing tools keep theirs: in a class of tensors of its own."""
 

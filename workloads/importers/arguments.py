@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..files.container import one_line
 from .samples import ONE
 
+KERNELS = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 UNNAMED = re.compile(r"arr_(\d+)")  # the names that np.savez gives to arrays without one
 MARKS: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
 
@@ -33,7 +34,8 @@ def arguments_of(module: nn.Module, samples: Any) -> Arguments:
 
     Names go to the arguments of these names, keyword-only ones and those of ``**`` among them; arrays that np.savez
     named by their number, and forward does not, go first, in order. Floating-point numbers get the dtype of the
-    parameters, any others keep theirs. Raises InputError where a name is of no argument, or one is missing.
+    first layer's weights, arrays of whole numbers of 16 and 32 bits int64; any others keep theirs.
+    Raises InputError where a name is of no argument, or one is missing.
     """
     dtype = _dtype(module)
     if isinstance(samples, tuple):
@@ -61,7 +63,15 @@ def arguments_of(module: nn.Module, samples: Any) -> Arguments:
 
 
 def _dtype(module: nn.Module) -> torch.dtype:
-    """Return the dtype in which most of the floating-point parameters are computed with: nothing is in one byte."""
+    """Return the dtype in which the first layer computes; without layers, in which most parameters are.
+
+    Nothing is computed in numbers of one byte.
+    """
+    for part in module.modules():
+        if isinstance(part, KERNELS):
+            for each in part.parameters(recurse=False):
+                if each.is_floating_point() and each.dtype.itemsize > 1:
+                    return each.dtype
     counts: dict[torch.dtype, int] = {}
     for each in module.parameters():
         if each.is_floating_point() and each.dtype.itemsize > 1:
@@ -89,5 +99,10 @@ def _number(name: str) -> int:
 
 def _tensor(value: Any, dtype: torch.dtype) -> torch.Tensor:
     # A copy in either case: networks overwrite what they are fed.
-    made = value.detach().clone() if isinstance(value, torch.Tensor) else torch.from_numpy(np.array(value))
+    made = value.detach().clone() if isinstance(value, torch.Tensor) else torch.from_numpy(_wide(np.array(value)))
     return made.to(dtype) if made.is_floating_point() else made
+
+
+def _wide(array: np.ndarray) -> np.ndarray:
+    """Return whole numbers of 16 and 32 bits as int64: torch takes no others for most indices, and writes these."""
+    return array.astype(np.int64) if array.dtype.kind in "iu" and array.dtype.itemsize in (2, 4) else array

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +15,8 @@ from torch.utils._pytree import tree_leaves
 
 from ..training.applied import storage_of
 
-CONTAINERS = (dict, OrderedDict, list, set)  # none of somebody's own, which may do anything
+# None of somebody's own, which may do anything.
+CONTAINERS: tuple[type, ...] = (dict, OrderedDict, defaultdict, Counter, list, set, deque)
 
 
 @contextmanager
@@ -45,7 +46,7 @@ def as_it_was(module: nn.Module) -> Iterator[None]:
 def _attributes(part: nn.Module) -> Callable[[], None]:
     """Return what puts back the class and the attributes of ``part``; containers stay, for the handles of hooks."""
     kind, own = type(part), dict(vars(part))
-    held = [(each, each.copy()) for each in own.values() if type(each) in CONTAINERS]
+    held = [(each, each.copy()) for each in _containers(part) if not isinstance(each, tuple)]
 
     def put_back() -> None:
         if type(part) is not kind:
@@ -54,18 +55,30 @@ def _attributes(part: nn.Module) -> Callable[[], None]:
         vars(part).update(own)
         for container, before in held:
             container.clear()
-            container.extend(before) if isinstance(container, list) else container.update(before)
+            container.extend(before) if isinstance(container, list | deque) else container.update(before)
 
     return put_back
 
 
 def tensors_of(part: nn.Module) -> Iterator[torch.Tensor]:
-    """Yield the tensors among the attributes of ``part``, and in containers that are one."""
-    for value in vars(part).values():
-        several = value.values() if isinstance(value, dict) else value
-        for each in several if isinstance(value, dict | list | tuple | set) else [value]:
+    """Yield the tensors among the attributes of ``part``, and in containers that are one or in one."""
+    for container in [vars(part), *_containers(part)]:
+        for each in container.values() if isinstance(container, dict) else container:
             if isinstance(each, torch.Tensor) and not is_lazy(each):
                 yield each
+
+
+def _containers(part: nn.Module) -> list[Any]:
+    """Return the containers that attributes of ``part`` are, tuples among them, and those inside of them."""
+    found: dict[int, Any] = {}
+    left: list[Any] = [vars(part)]
+    while left:
+        container = left.pop()
+        for each in container.values() if isinstance(container, dict) else container:
+            if (type(each) in CONTAINERS or isinstance(each, tuple)) and id(each) not in found:
+                found[id(each)] = each
+                left.append(each)
+    return list(found.values())
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:
@@ -112,9 +125,12 @@ class _Overwritten(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         """Return what ``func`` returns."""
         kwargs = kwargs or {}
-        if getattr(func, "_schema", None) is not None and func._schema.is_mutable:
-            for number, argument in enumerate(func._schema.arguments):
-                if argument.alias_info is not None and argument.alias_info.is_write:
+        schema = getattr(func, "_schema", None)
+        norm = schema is not None and "batch_norm" in schema.name  # these write without telling
+        if schema is not None and (norm or schema.is_mutable):
+            for number, argument in enumerate(schema.arguments):
+                told = argument.alias_info is not None and argument.alias_info.is_write
+                if told or (norm and argument.name.startswith("running_")):
                     given = args[number] if number < len(args) else kwargs.get(argument.name)
                     self._keep(tree_leaves(given))
         return func(*args, **kwargs)

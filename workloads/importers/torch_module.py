@@ -144,6 +144,8 @@ def load_factory(text: str) -> nn.Module:
                 found = getattr(found, part)
         except AttributeError as error:
             raise InputError(f"{text}: the module must have the function, and has not: {one_line(error)}") from None
+        except (Exception, SystemExit) as error:  # of a module's own __getattr__
+            raise InputError(f"{text}: the module must give the function, and fails: {told(error)}") from None
         try:
             made = found if isinstance(found, nn.Module) else found() if callable(found) else found
         except InputError:

@@ -30,8 +30,8 @@ def plain_inside(module: nn.Module) -> Iterator[None]:
     compiled = [part for part in module.modules() if getattr(part, "_compiled_call_impl", None) is not None]
     calls = [cast("Any", part)._compiled_call_impl for part in compiled]
     # What torch.export made is in the mode in which it was exported, and refuses to be asked for another.
-    exported = [part for part in module.modules() if "eval" in vars(part)]
-    refusals = [vars(part)["eval"] for part in exported]
+    exported = [(part, key) for part in module.modules() for key in ("eval", "train") if key in vars(part)]
+    refusals = [vars(part)[key] for part, key in exported]
     wrapped = [
         (parent, name, part)
         for parent in list(module.modules())
@@ -44,13 +44,13 @@ def plain_inside(module: nn.Module) -> Iterator[None]:
             part._compiled_call_impl = None
         for parent, name, part in wrapped:
             setattr(parent, name, unwrapped(part))
-        for part in exported:
-            cast("Any", part).eval = lambda: None
+        for part, key in exported:
+            setattr(part, key, lambda mode=True: None)
         with _as_written():
             yield
     finally:
-        for part, refusal in zip(exported, refusals, strict=True):
-            cast("Any", part).eval = refusal
+        for (part, key), refusal in zip(exported, refusals, strict=True):
+            setattr(part, key, refusal)
         for parent, name, part in wrapped:
             setattr(parent, name, part)
         for part, call in zip(compiled, calls, strict=True):
@@ -60,10 +60,12 @@ def plain_inside(module: nn.Module) -> Iterator[None]:
 @contextmanager
 def _as_written() -> Iterator[None]:
     """Have functions that are compiled run as they are written: nothing can watch them elsewise."""
-    if not any(name in sys.modules for name in COMPILING):  # to import it takes seconds, and nothing is compiled
+    stance = getattr(torch.compiler, "set_stance", None)  # before torch 2.6 there is none
+    # To import what compiles takes seconds, and nothing is compiled where nobody did.
+    if stance is None or not any(name in sys.modules for name in COMPILING):
         yield
         return
-    with torch.compiler.set_stance("force_eager"):
+    with stance("force_eager"):
         yield
 
 

@@ -165,9 +165,14 @@ class Applied:
         return found if found.mean() <= mask.mean() else None  # a kernel that is centred, say, is dense again
 
 
-def sole(weight: torch.Tensor) -> torch.Tensor | None:
-    """Return the matrix that all of a batch share, None where they have one each."""
-    return weight[0] if len(weight) == 1 or (len(weight) and weight.stride(0) == 0) else None
+def sole(weight: torch.Tensor, computed: bool = False) -> torch.Tensor | None:
+    """Return the matrix that all of a batch share, None where they have one each.
+
+    ``computed``: as many copies of a matrix, equal to the bit, are one: else it would hang on the batch what it is.
+    """
+    if len(weight) == 1 or (len(weight) and weight.stride(0) == 0):
+        return weight[0]
+    return weight[0] if computed and len(weight) and all(torch.equal(weight[0], each) for each in weight[1:]) else None
 
 
 def unfit(*operands: torch.Tensor) -> str:

@@ -126,8 +126,9 @@ def capture_all(
     if products:
         first: Any = given[0] if given else None
         batch = len(first) if getattr(first, "ndim", 0) else 1
-        named = dict(module.named_buffers()) | parameters
-        seer = Products({name: masked.get(name, tensor) for name, tensor in named.items()}, batch, calls, masks)
+        buffers = dict(module.named_buffers())
+        named = {name: masked.get(name, tensor) for name, tensor in (buffers | parameters).items()}
+        seer = Products(named, batch, calls, masks, buffers)
     folds = Folds() if fold_batch_norm else None
     refused: dict[str, str] = {}
     with torch.no_grad(), _watched(module, calls, refused, seer, folds):
@@ -155,7 +156,7 @@ def capture_all(
         if group[0].owner in affines:
             norms[layers[-1].name] = affines[group[0].owner].norm
     applied = None if seer is None else seer.applied
-    refused |= {} if applied is None else applied.left
+    refused |= {} if applied is None else _without_own(module, applied.left)
     if not layers and refused:
         why = "; ".join(f"{name}, {reason}" for name, reason in list(refused.items())[:3])
         raise InputError(f"the network must have a layer that can be simulated, and has none: {why}")
@@ -170,6 +171,19 @@ def capture_all(
     missing = {name: why for name, why in (missing | refused).items() if name not in gone}
     flipped = {} if applied is None else applied.flipped
     return Captured(layers, outputs, missing, uses, padded, norms, flipped, frozenset(alone))
+
+
+def _without_own(module: nn.Module, left: Mapping[str, str]) -> dict[str, str]:
+    """Return ``left`` without modules of torch with weights of their own: these are listed by their kinds."""
+    parts = {name or "network": part for name, part in module.named_modules()}
+    own = {
+        name
+        for name, part in parts.items()
+        if type(part).__module__.startswith("torch.nn.modules.")
+        and not _is_simulated(part)
+        and any(True for _ in part.parameters(recurse=False))
+    }
+    return {name: why for name, why in left.items() if name not in own}
 
 
 def told(error: BaseException) -> str:
@@ -201,18 +215,21 @@ def _watched(
     modes = {part: part.training for part in module.modules()}
     fast = torch.backends.mha.get_fastpath_enabled()
     handles = []
-    for name, part in module.named_modules():
-        if products is not None:
-            handles.append(part.register_forward_pre_hook(_entering(name, _is_simulated(part), products)))
-        if _is_simulated(part):
-            handles.append(part.register_forward_hook(_watch(name, calls, refused, products), with_kwargs=True))
-        if products is not None:
-            handles.append(part.register_forward_hook(_leaving(name, products), always_call=True))
-    if folds is not None:
-        handles += folds.watch(module, _is_simulated)
-    module.eval()
-    torch.backends.mha.set_fastpath_enabled(False)  # it passes by the modules, and so by the hooks
     try:
+        try:
+            module.eval()
+        except Exception as error:  # of the network's own code, whatever it met
+            raise InputError(f"the network must take the mode of evaluation, and does not: {told(error)}") from None
+        for name, part in module.named_modules():
+            if products is not None:
+                handles.append(part.register_forward_pre_hook(_entering(name, _is_simulated(part), products)))
+            if _is_simulated(part):
+                handles.append(part.register_forward_hook(_watch(name, calls, refused, products), with_kwargs=True))
+            if products is not None:
+                handles.append(part.register_forward_hook(_leaving(name, products), always_call=True))
+        if folds is not None:
+            handles += folds.watch(module, _is_simulated)
+        torch.backends.mha.set_fastpath_enabled(False)  # it passes by the modules, and so by the hooks
         with ExitStack() as stack:
             if products is not None:
                 stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # any other forms both products in one operation

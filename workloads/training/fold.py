@@ -7,9 +7,10 @@ which is found out while samples go through the network, not guessed from the or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from types import ModuleType
+from types import MemberDescriptorType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -181,8 +182,32 @@ def _tensors_in(outputs: Any) -> list[torch.Tensor]:
         if isinstance(each, torch.Tensor):
             found.append(each)
             continue
-        left += each.values() if isinstance(each, Mapping) else each if isinstance(each, list | tuple | set) else ()
-        left += vars(each).values() if hasattr(each, "__dict__") else ()
+        for inside in (_elements, _attributes):
+            with suppress(Exception):  # of somebody's own class, whatever it does not tell
+                left += inside(each)
+    return found
+
+
+def _elements(value: Any) -> list[Any]:
+    """Return what the container ``value`` holds; [value] where torch knows of none."""
+    if isinstance(value, Mapping):
+        return list(value.values())
+    return list(value) if isinstance(value, list | tuple | Set) else tree_leaves(value)  # those of the user's too
+
+
+def _attributes(value: Any) -> list[Any]:
+    """Return what the attributes of ``value`` are, in slots too."""
+    slots = [
+        slot
+        for kind in type(value).__mro__
+        if "__slots__" in vars(kind)
+        for slot in vars(kind).values()
+        if isinstance(slot, MemberDescriptorType)
+    ]
+    found = list(getattr(value, "__dict__", {}).values())
+    for slot in slots:
+        with suppress(AttributeError):  # nothing was put there
+            found.append(slot.__get__(value, type(value)))
     return found
 
 

@@ -27,14 +27,20 @@ class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While entered, put every product of activations into ``calls``, under the module that forms it.
 
     ``parameters`` by name, buffers among them and times their ``masks``, are no activations; those that the network
-    applies by itself come into ``calls`` too, as `Applied` says. ``batch``: samples that go through. `enter` and
-    `leave` follow the modules; nothing is noted while ``paused``.
+    applies by itself come into ``calls`` too, as `Applied` says. Those called ``buffers`` are activations once
+    something that depends on the samples is written to them, as to a cache of keys and values. ``batch``: samples that
+    go through. `enter` and `leave` follow the modules; nothing is noted while ``paused``.
     """
 
     supports_higher_order_operators = True
 
     def __init__(
-        self, parameters: Mapping[str, torch.Tensor], batch: int, calls: list[Call], masks: Masks | None = None
+        self,
+        parameters: Mapping[str, torch.Tensor],
+        batch: int,
+        calls: list[Call],
+        masks: Masks | None = None,
+        buffers: Iterable[str] = (),
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.calls, self.batch, self.paused = calls, batch, False
@@ -46,6 +52,12 @@ class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
             place = place_of(tensor)
             self.origins[place] = self.origins.get(place, frozenset()) | {name}
         self.held = {id(tensor) for tensor in parameters.values()}
+        names = set(buffers)
+        weights = {place_of(tensor) for name, tensor in parameters.items() if name not in names}
+        self.buffers: dict[int, set[int]] = {}  # by the place of buffers that are no parameter, who they are
+        for name in names & parameters.keys():
+            if (place := place_of(parameters[name])) not in weights:
+                self.buffers.setdefault(place, set()).add(id(parameters[name]))
         self.multiplied: set[int] = set()  # of the constant ones, those that a product went into
         self.applied = Applied(parameters, batch, masks or {})
         self.stack: list[tuple[str, int]] = []  # the modules at work, and the calls before each
@@ -102,6 +114,10 @@ class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if kind in PLAIN or kind in BATCHED or any(place_of(tensor) in self.multiplied for tensor in given):
                 self.multiplied |= made.keys()
         else:
+            for place in made.keys() & self.buffers.keys():  # written to, for nothing else returns them
+                self.held -= self.buffers.pop(place)
+                del self.parameters[place]
+                self.origins.pop(place, None)
             for place in made.keys() - self.parameters.keys():
                 self.constant.pop(place, None)
                 self.multiplied.discard(place)
@@ -138,7 +154,8 @@ class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if kind in PLAIN or place in self.parameters:
             return place in self.constant
         computed = outside and place in self.constant and place not in self.multiplied
-        return computed and not unfit(operand) and sole(operand) is not None
+        # Numbers made of no parameter are a first state, as of linear attention, and no weight.
+        return computed and not unfit(operand) and bool(self.origins.get(place)) and sole(operand, True) is not None
 
     def _apply(
         self,
@@ -159,7 +176,7 @@ class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.applied.leave(owner, reason, origins)
             return
         if kind in BATCHED:
-            shared = sole(weight)
+            shared = sole(weight, place_of(weight) not in self.parameters)
             if shared is None:
                 self.applied.several(owner, origins)
                 return
