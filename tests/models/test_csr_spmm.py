@@ -19,7 +19,6 @@ from gossamer.workloads.errors import InputError
 from gossamer.workloads.synth import gemm_layer
 
 from .agreement import agree, assert_units_add_up
-from .bounds import assert_bounded, assert_tells, far_layers
 
 TINY = {
     "sm_count": 2, "kernel": "fixed", "tile_columns": 8, "tile_depth": 8, "subwarp_threads": 4, "block_rows": 8,
@@ -384,25 +383,3 @@ def test_a_heuristic_tile_that_does_not_go_with_the_rest_is_refused_by_name():
         InputError, match=r"^layer fc: kernel heuristic, 64 columns: a thread block of 1 warps and 255 registers"
     ):
         simulate(load_machine("a100-sputnik", registers_per_sm=8000), trace)
-
-
-DTYPES = [{}, {"dtype": "fp16", "energy": ""}]
-
-
-@settings(max_examples=80, deadline=None)
-@given(layer=far_layers(), changes=st.sampled_from(DTYPES))
-def test_outputs_are_within_the_bound_whatever_the_numbers(layer, changes):
-    assert_bounded(csr_spmm, tiny(**changes), layer)
-
-
-@pytest.mark.parametrize("changes", DTYPES)
-def test_the_bound_of_ordinary_numbers_is_near_their_errors(changes):
-    layer, machine = linear(by_lengths([40] * 20, 100), 12), tiny(**changes)
-    found = csr_spmm.fast(machine, layer, Memo()).arithmetic["max_abs_error"]
-    assert found < csr_spmm.error_bound(machine, layer).max() < 300 * found
-
-
-@settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 99), row=st.integers(0, 11), column=st.integers(0, 15), changes=st.sampled_from(DTYPES))
-def test_a_weight_that_is_off_by_more_than_the_bound_is_told(seed, row, column, changes):
-    assert_tells(csr_spmm, tiny(**changes), linear(by_lengths([9] * 12, 16, seed), seed=seed), row, column)
